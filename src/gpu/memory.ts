@@ -1,0 +1,107 @@
+/**
+ * Persistent GPU memory: named tensors (weights, optimiser state, cached features) packed into a few buffers, so
+ * that an optimiser can treat a whole group as one flat array and a device holds few allocations.
+ */
+import { AllocationError, UsageError } from '../errors.ts';
+import { Usage, type GpuContext } from './context.ts';
+import { roundUp } from './target.ts';
+
+/** A range of a buffer that holds one tensor. */
+export interface DeviceTensor {
+  readonly buffer: GPUBuffer;
+  /** Bytes from the buffer's start; a multiple of the binding alignment. */
+  readonly offset: number;
+  /** Bytes; what the tensor occupies, without padding. */
+  readonly bytes: number;
+}
+
+/** Named tensors in one or more buffers; owns them. */
+export class DeviceMemory {
+  readonly tensors: ReadonlyMap<string, DeviceTensor>;
+  readonly buffers: readonly GPUBuffer[];
+  private readonly context: GpuContext;
+
+  private constructor(context: GpuContext, tensors: Map<string, DeviceTensor>, buffers: GPUBuffer[]) {
+    this.context = context;
+    this.tensors = tensors;
+    this.buffers = buffers;
+  }
+
+  /**
+   * Allocates zeroed memory for the tensors, in order, each aligned so that it can be bound alone.
+   * @param maxBytesPerBuffer splits the group into several buffers; default the adapter's binding limit.
+   */
+  static async allocate(context: GpuContext, label: string, sizes: Iterable<readonly [string, number]>, maxBytesPerBuffer?: number): Promise<DeviceMemory> {
+    const { target } = context;
+    const limit = Math.min(maxBytesPerBuffer ?? target.maxStorageBufferBindingSize, target.maxBufferSize);
+    const layout: { name: string; buffer: number; offset: number; bytes: number }[] = [];
+    const totals: number[] = [];
+    for (const [name, bytes] of sizes) {
+      const size = roundUp(roundUp(bytes, 16), target.minStorageBufferOffsetAlignment);
+      if (size > limit) throw new AllocationError(`${name} needs ${bytes} bytes, one buffer may hold ${limit} on this adapter.`);
+      if (totals.length === 0 || totals[totals.length - 1]! + size > limit) totals.push(0);
+      layout.push({ name, buffer: totals.length - 1, offset: totals[totals.length - 1]!, bytes });
+      totals[totals.length - 1]! += size;
+    }
+    const buffers = await context.guarded(label, () =>
+      totals.map((bytes, i) => context.createBuffer(`${label} ${i}`, bytes, Usage.STORAGE | Usage.COPY_SRC | Usage.COPY_DST)));
+    const tensors = new Map(layout.map((l) => [l.name, { buffer: buffers[l.buffer]!, offset: l.offset, bytes: l.bytes }]));
+    if (tensors.size !== layout.length) throw new UsageError(`${label}: two tensors have the same name.`);
+    return new DeviceMemory(context, tensors, buffers);
+  }
+
+  get bytes(): number {
+    return this.buffers.reduce((sum, b) => sum + b.size, 0);
+  }
+
+  write(name: string, data: ArrayBufferView): void {
+    const tensor = this.find(name);
+    if (data.byteLength !== tensor.bytes) throw new UsageError(`${name} holds ${tensor.bytes} bytes, got ${data.byteLength}.`);
+    this.context.device.queue.writeBuffer(tensor.buffer, tensor.offset, data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
+  }
+
+  /** Reads tensors back; with no names, all of them. */
+  async read(names: Iterable<string> = this.tensors.keys()): Promise<Map<string, Float32Array>> {
+    this.context.check();
+    const wanted = [...names].map((name) => ({ name, tensor: this.find(name) }));
+    const result = new Map<string, Float32Array>();
+    // A bounded staging buffer at a time: reading a large model must not double its memory.
+    const limit = 64 * 1024 * 1024;
+    for (let start = 0; start < wanted.length;) {
+      let end = start;
+      let total = 0;
+      do total += roundUp(wanted[end++]!.tensor.bytes, 16);
+      while (end < wanted.length && total + roundUp(wanted[end]!.tensor.bytes, 16) <= limit);
+      const staging = this.context.createBuffer('readback', total, Usage.MAP_READ | Usage.COPY_DST);
+      const encoder = this.context.device.createCommandEncoder();
+      let offset = 0;
+      for (const { tensor } of wanted.slice(start, end)) {
+        encoder.copyBufferToBuffer(tensor.buffer, tensor.offset, staging, offset, roundUp(tensor.bytes, 4));
+        offset += roundUp(tensor.bytes, 16);
+      }
+      this.context.device.queue.submit([encoder.finish()]);
+      try {
+        const bytes = await this.context.readStaging(staging, total);
+        offset = 0;
+        for (const { name, tensor } of wanted.slice(start, end)) {
+          result.set(name, new Float32Array(bytes.slice(offset, offset + tensor.bytes)));
+          offset += roundUp(tensor.bytes, 16);
+        }
+      } finally {
+        this.context.destroyBuffer(staging);
+      }
+      start = end;
+    }
+    return result;
+  }
+
+  private find(name: string): DeviceTensor {
+    const tensor = this.tensors.get(name);
+    if (!tensor) throw new UsageError(`No tensor called ${name} in this memory; it has ${[...this.tensors.keys()].slice(0, 5).join(', ')} ….`);
+    return tensor;
+  }
+
+  dispose(): void {
+    for (const buffer of this.buffers) this.context.destroyBuffer(buffer);
+  }
+}

@@ -1,0 +1,208 @@
+/**
+ * Replays a plan: slabs allocated once, bind groups made once, pipelines compiled in parallel; a run writes the
+ * inputs, encodes one command buffer and submits once. Outputs are copied to staging memory in the same submit and
+ * mapped later, so the next run can be queued before this one's results are read.
+ */
+import { UsageError } from '../errors.ts';
+import { Usage, type GpuContext } from '../gpu/context.ts';
+import { DeviceMemory, type DeviceTensor } from '../gpu/memory.ts';
+import { roundUp } from '../gpu/target.ts';
+import type { Location, Plan } from './plan.ts';
+import { bytesOf, sizeOf, type TensorData, type TensorSpec } from './tensor.ts';
+
+interface EncodedDispatch {
+  readonly node: string;
+  readonly pipeline: GPUComputePipeline;
+  readonly bindGroup: GPUBindGroup;
+  readonly workgroups: readonly [number, number, number];
+}
+
+export interface DispatchTiming {
+  readonly node: string;
+  readonly kernel: string;
+  readonly seconds: number;
+  readonly flops: number;
+  readonly bytes: number;
+}
+
+export class Executable {
+  readonly plan: Plan;
+  /** Submits made by runs so far. */
+  submits = 0;
+  private readonly context: GpuContext;
+  private readonly dispatches: readonly EncodedDispatch[];
+  private readonly slabs: readonly GPUBuffer[];
+  private readonly constants: DeviceMemory | undefined;
+  private readonly locate: (location: Location) => { buffer: GPUBuffer; offset: number };
+  private readonly stagingPool: GPUBuffer[] = [];
+
+  private constructor(
+    context: GpuContext, plan: Plan, dispatches: readonly EncodedDispatch[], slabs: readonly GPUBuffer[],
+    constants: DeviceMemory | undefined, locate: (location: Location) => { buffer: GPUBuffer; offset: number },
+  ) {
+    this.context = context;
+    this.plan = plan;
+    this.dispatches = dispatches;
+    this.slabs = slabs;
+    this.constants = constants;
+    this.locate = locate;
+  }
+
+  /**
+   * Compiles the plan's pipelines and lays out its memory.
+   * @param parameters memory for every parameter of the plan, by name; it stays the caller's.
+   * @throws KernelError, AllocationError, DeviceLostError
+   */
+  static async prepare(context: GpuContext, plan: Plan, parameters: ReadonlyMap<string, DeviceTensor> = new Map()): Promise<Executable> {
+    context.check();
+    for (const [name, spec] of plan.parameters) {
+      const bound = parameters.get(name);
+      if (!bound) throw new UsageError(`The plan needs the parameter ${name} of shape [${spec.shape.join(', ')}]; none was given.`);
+      if (bound.bytes < sizeOf(spec.shape) * 4) {
+        throw new UsageError(`Parameter ${name} of shape [${spec.shape.join(', ')}] needs ${sizeOf(spec.shape) * 4} bytes, ${bound.bytes} are bound.`);
+      }
+    }
+    const compiling = Promise.all(plan.dispatches.map((d) => context.pipelines.get(d.kernel, d.bindings.map((b) => b.access))));
+    compiling.catch(() => undefined);
+    const slabs = await context.guarded('plan memory', () =>
+      plan.slabs.map((bytes, i) => context.createBuffer(`slab ${i}`, bytes, Usage.STORAGE | Usage.COPY_SRC | Usage.COPY_DST)));
+    let constants: DeviceMemory | undefined;
+    if (plan.constants.length > 0) {
+      constants = await DeviceMemory.allocate(context, 'constants', plan.constants.map((t, i) => [String(i), sizeOf(t.shape) * 4] as const));
+      for (const [i, t] of plan.constants.entries()) constants.write(String(i), t.node.data!);
+    }
+    const locate = (location: Location): { buffer: GPUBuffer; offset: number } => {
+      if (location.kind === 'slab') return { buffer: slabs[location.slab]!, offset: location.offset };
+      const bound = location.kind === 'parameter' ? parameters.get(location.name)! : constants!.tensors.get(String(location.index))!;
+      return { buffer: bound.buffer, offset: bound.offset + location.offset };
+    };
+    const kernels = await compiling;
+    const dispatches = await context.guarded('bind groups', () => plan.dispatches.map((d, i): EncodedDispatch => ({
+      node: d.node,
+      pipeline: kernels[i]!.pipeline,
+      workgroups: d.workgroups,
+      bindGroup: context.device.createBindGroup({
+        label: d.kernel.label,
+        layout: kernels[i]!.layout,
+        entries: d.bindings.map((b, binding) => ({ binding, resource: { ...locate(b.location), size: b.bytes } })),
+      }),
+    })));
+    return new Executable(context, plan, dispatches, slabs, constants, locate);
+  }
+
+  /**
+   * One run: writes the inputs, submits once, and resolves with the outputs.
+   * @param inputs a value for every input of the plan.
+   * @param read names of the outputs wanted; default all.
+   * @throws UsageError for missing or misshaped inputs; ReadbackError; DeviceLostError
+   */
+  async run(inputs: Readonly<Record<string, TensorData>> = {}, read: readonly string[] = [...this.plan.outputs.keys()]): Promise<Record<string, TensorData>> {
+    this.context.check();
+    this.writeInputs(inputs);
+    const encoder = this.context.device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    for (const d of this.dispatches) encodeDispatch(pass, d);
+    pass.end();
+    return this.finish(encoder, read);
+  }
+
+  /** As {@link run}, with every dispatch timed by the GPU (needs `timestamp-query`). For benchmarks: timing costs time. */
+  async profile(inputs: Readonly<Record<string, TensorData>> = {}): Promise<DispatchTiming[]> {
+    const { device } = this.context;
+    if (!device.features.has('timestamp-query')) throw new UsageError('This adapter has no timestamp-query.');
+    this.context.check();
+    this.writeInputs(inputs);
+    const count = this.dispatches.length;
+    const timings: DispatchTiming[] = [];
+    const limit = 2048; // timestamps a query set may hold: 4096
+    for (let start = 0; start < count; start += limit) {
+      const part = this.dispatches.slice(start, start + limit);
+      const querySet = device.createQuerySet({ type: 'timestamp', count: part.length * 2 });
+      const resolved = this.context.createBuffer('timestamps', part.length * 16, Usage.QUERY_RESOLVE | Usage.COPY_SRC);
+      const staging = this.context.createBuffer('timestamps', part.length * 16, Usage.MAP_READ | Usage.COPY_DST);
+      const encoder = device.createCommandEncoder();
+      part.forEach((d, i) => {
+        const pass = encoder.beginComputePass({ timestampWrites: { querySet, beginningOfPassWriteIndex: 2 * i, endOfPassWriteIndex: 2 * i + 1 } });
+        encodeDispatch(pass, d);
+        pass.end();
+      });
+      encoder.resolveQuerySet(querySet, 0, part.length * 2, resolved, 0);
+      encoder.copyBufferToBuffer(resolved, 0, staging, 0, part.length * 16);
+      device.queue.submit([encoder.finish()]);
+      const stamps = new BigUint64Array(await this.context.readStaging(staging, part.length * 16));
+      part.forEach((d, i) => {
+        const planned = this.plan.dispatches[start + i]!;
+        timings.push({ node: d.node, kernel: planned.kernel.label, seconds: Number(stamps[2 * i + 1]! - stamps[2 * i]!) * 1e-9, flops: planned.flops, bytes: planned.bytes });
+      });
+      querySet.destroy();
+      this.context.destroyBuffer(resolved);
+      this.context.destroyBuffer(staging);
+    }
+    return timings;
+  }
+
+  private writeInputs(inputs: Readonly<Record<string, TensorData>>): void {
+    for (const name of Object.keys(inputs)) {
+      if (!this.plan.inputs.has(name)) throw new UsageError(`The plan has no input ${name}; it has ${[...this.plan.inputs.keys()].join(', ') || 'none'}.`);
+    }
+    for (const [name, { spec, location }] of this.plan.inputs) {
+      const data = inputs[name];
+      if (!data) throw new UsageError(`Input ${name} of shape [${spec.shape.join(', ')}] was not given.`);
+      if (data.length !== sizeOf(spec.shape)) throw new UsageError(`Input ${name} of shape [${spec.shape.join(', ')}] needs ${sizeOf(spec.shape)} elements, got ${data.length}.`);
+      const { buffer, offset } = this.locate(location);
+      this.context.device.queue.writeBuffer(buffer, offset, data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
+    }
+  }
+
+  private async finish(encoder: GPUCommandEncoder, read: readonly string[]): Promise<Record<string, TensorData>> {
+    const wanted = read.map((name) => {
+      const output = this.plan.outputs.get(name);
+      if (!output) throw new UsageError(`The plan has no output ${name}; it has ${[...this.plan.outputs.keys()].join(', ')}.`);
+      return { name, ...output };
+    });
+    const total = wanted.reduce((sum, o) => sum + bytesOf(o.spec), 0);
+    const staging = total > 0 ? this.takeStaging(total) : undefined;
+    let at = 0;
+    for (const { spec, location } of wanted) {
+      const { buffer, offset } = this.locate(location);
+      encoder.copyBufferToBuffer(buffer, offset, staging!, at, sizeOf(spec.shape) * 4);
+      at += bytesOf(spec);
+    }
+    this.context.device.queue.submit([encoder.finish()]);
+    this.submits++;
+    if (!staging) return {};
+    const bytes = await this.context.readStaging(staging, total);
+    this.stagingPool.push(staging);
+    at = 0;
+    const results: Record<string, TensorData> = {};
+    for (const { name, spec } of wanted) {
+      results[name] = view(bytes, at, spec);
+      at += bytesOf(spec);
+    }
+    return results;
+  }
+
+  private takeStaging(bytes: number): GPUBuffer {
+    const i = this.stagingPool.findIndex((b) => b.size >= bytes);
+    if (i >= 0) return this.stagingPool.splice(i, 1)[0]!;
+    return this.context.createBuffer('staging', roundUp(bytes, 16), Usage.MAP_READ | Usage.COPY_DST);
+  }
+
+  dispose(): void {
+    for (const buffer of [...this.slabs, ...this.stagingPool]) this.context.destroyBuffer(buffer);
+    this.stagingPool.length = 0;
+    this.constants?.dispose();
+  }
+}
+
+function encodeDispatch(pass: GPUComputePassEncoder, d: EncodedDispatch): void {
+  pass.setPipeline(d.pipeline);
+  pass.setBindGroup(0, d.bindGroup);
+  pass.dispatchWorkgroups(...d.workgroups);
+}
+
+function view(bytes: ArrayBuffer, offset: number, spec: TensorSpec): TensorData {
+  const length = sizeOf(spec.shape);
+  if (spec.dtype === 'f32') return new Float32Array(bytes, offset, length);
+  return spec.dtype === 'u32' ? new Uint32Array(bytes, offset, length) : new Int32Array(bytes, offset, length);
+}

@@ -1,0 +1,60 @@
+/**
+ * Epilogue fusion: where a pointwise operation is the only reader of another operation's output, and the producer
+ * can do that step on the values as it writes them, the two become one kernel and the tensor between them is never
+ * stored. Which steps can be fused is the operations' own business; this pass only checks who reads what.
+ */
+import type { Target } from '../gpu/target.ts';
+import type { Operation } from './operation.ts';
+import type { Node, Tensor } from './tensor.ts';
+
+/** A node of the compiled graph: one operation, or a producer with the pointwise steps that it took in. */
+export interface Step {
+  readonly name: string;
+  /** Operation names, joined by `+`. */
+  readonly label: string;
+  readonly operation: Operation;
+  readonly attributes: unknown;
+  readonly inputs: readonly Tensor[];
+  readonly outputs: readonly Tensor[];
+}
+
+/** Turns operation nodes (in order) into steps; tensors in `kept` are read from outside and stay stored. */
+export function fuse(nodes: readonly Node[], kept: ReadonlySet<Tensor>, enabled: boolean, target: Target): Step[] {
+  const readers = new Map<Tensor, number>();
+  for (const node of nodes) for (const t of node.inputs) readers.set(t, (readers.get(t) ?? 0) + 1);
+  const steps = new Map<Tensor, Step>();
+
+  const tryFuse = (node: Node): Step | undefined => {
+    for (const candidate of node.operation!.asEpilogue?.(node) ?? []) {
+      const through = node.inputs[candidate.index]!;
+      const producer = steps.get(through);
+      if (!producer?.operation.withEpilogue || producer.outputs[0] !== through) continue;
+      if (kept.has(through) || readers.get(through) !== 1) continue;
+      if (producer.outputs.some((t) => t !== through && (kept.has(t) || readers.has(t)))) continue;
+      const operand = candidate.operandIndex === undefined ? undefined : node.inputs[candidate.operandIndex]!;
+      if (operand === through) continue;
+      // One binding an input, one for the output.
+      if (producer.inputs.length + (operand ? 1 : 0) + 1 > target.maxStorageBuffersPerShaderStage) continue;
+      const attributes = producer.operation.withEpilogue(producer, candidate.epilogue, operand);
+      if (attributes === undefined) continue;
+      steps.delete(through);
+      return {
+        name: producer.name,
+        label: `${producer.label}+${node.operation!.name}`,
+        operation: producer.operation,
+        attributes,
+        inputs: operand ? [...producer.inputs, operand] : producer.inputs,
+        outputs: node.outputs,
+      };
+    }
+    return undefined;
+  };
+
+  for (const node of nodes) {
+    const step = (enabled ? tryFuse(node) : undefined)
+      ?? { name: node.name, label: node.operation!.name, operation: node.operation!, attributes: node.attributes, inputs: node.inputs, outputs: node.outputs };
+    // Keyed by the first output; insertion order is execution order, a fused step standing where its last part stood.
+    steps.set(step.outputs[0]!, step);
+  }
+  return [...steps.values()];
+}

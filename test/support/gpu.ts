@@ -1,0 +1,11 @@
+/** The adapter that the GPU tests run on: the one that INP_ADAPTER names (test/run.mjs runs the suite once for each). */
+import { GpuContext } from '../../src/gpu/context.ts';
+import { createGpu, type AdapterChoice } from '../../src/node/adapter.ts';
+
+let context: Promise<GpuContext> | undefined;
+
+/** One context for all tests of a file. Fails, never skips, where there is no adapter. */
+export function testContext(): Promise<GpuContext> {
+  context ??= createGpu((process.env['INP_ADAPTER'] ?? 'swiftshader') as AdapterChoice).then((gpu) => GpuContext.acquire({ gpu }));
+  return context;
+}
