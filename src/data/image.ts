@@ -35,3 +35,23 @@ export function checkRasterImage(image: RasterImage, name = 'image'): void {
     );
   }
 }
+
+/**
+ * An 8-bit image from floating-point pixels in [0, 1], rounded to the nearest of 255 steps.
+ * @param pixels `width * height * channels` values, row-major and interleaved
+ * @throws InputError for NaN or values outside [0, 1], naming the first such pixel
+ */
+export function rasterFromFloats(pixels: ArrayLike<number>, size: { width: number; height: number; channels: 1 | 3 | 4 }, name = 'image'): RasterImage {
+  const data = new Uint8Array(pixels.length);
+  for (let i = 0; i < data.length; i++) {
+    const value = pixels[i]!;
+    if (!(value >= 0 && value <= 1)) {
+      const pixel = Math.floor(i / size.channels);
+      throw new InputError(`${name}: the pixel at (${pixel % size.width}, ${Math.floor(pixel / size.width)}) has the value ${value}, expected a number from 0 to 1.`, { file: name });
+    }
+    data[i] = Math.round(value * 255);
+  }
+  const image = { ...size, data };
+  checkRasterImage(image, name);
+  return image;
+}

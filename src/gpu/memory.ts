@@ -4,7 +4,7 @@
  */
 import { AllocationError, UsageError } from '../errors.ts';
 import { Usage, type GpuContext } from './context.ts';
-import { roundUp } from './target.ts';
+import { roundUp, type Target } from './target.ts';
 
 /** A range of a buffer that holds one tensor. */
 export interface DeviceTensor {
@@ -13,6 +13,31 @@ export interface DeviceTensor {
   readonly offset: number;
   /** Bytes; what the tensor occupies, without padding. */
   readonly bytes: number;
+}
+
+export interface MemoryLayout {
+  readonly places: readonly { name: string; buffer: number; offset: number; bytes: number }[];
+  /** Bytes of each buffer. */
+  readonly buffers: readonly number[];
+}
+
+/** Lays named tensors out one after another, each aligned so that it can be bound alone, in buffers of at most `maxBytes`. */
+export function layoutMemory(sizes: Iterable<readonly [string, number]>, options: { alignment: number; maxBytes: number }): MemoryLayout {
+  const places: { name: string; buffer: number; offset: number; bytes: number }[] = [];
+  const buffers: number[] = [];
+  for (const [name, bytes] of sizes) {
+    const size = roundUp(roundUp(bytes, 16), options.alignment);
+    if (size > options.maxBytes) throw new AllocationError(`${name} needs ${bytes} bytes, one buffer may hold ${options.maxBytes} on this adapter.`);
+    if (buffers.length === 0 || buffers.at(-1)! + size > options.maxBytes) buffers.push(0);
+    places.push({ name, buffer: buffers.length - 1, offset: buffers.at(-1)!, bytes });
+    buffers[buffers.length - 1]! += size;
+  }
+  return { places, buffers };
+}
+
+/** The layout that {@link DeviceMemory.allocate} uses on an adapter. */
+export function layoutFor(target: Target, sizes: Iterable<readonly [string, number]>): MemoryLayout {
+  return layoutMemory(sizes, { alignment: target.minStorageBufferOffsetAlignment, maxBytes: Math.min(target.maxStorageBufferBindingSize, target.maxBufferSize) });
 }
 
 /** Named tensors in one or more buffers; owns them. */
@@ -27,26 +52,13 @@ export class DeviceMemory {
     this.buffers = buffers;
   }
 
-  /**
-   * Allocates zeroed memory for the tensors, in order, each aligned so that it can be bound alone.
-   * @param maxBytesPerBuffer splits the group into several buffers; default the adapter's binding limit.
-   */
-  static async allocate(context: GpuContext, label: string, sizes: Iterable<readonly [string, number]>, maxBytesPerBuffer?: number): Promise<DeviceMemory> {
-    const { target } = context;
-    const limit = Math.min(maxBytesPerBuffer ?? target.maxStorageBufferBindingSize, target.maxBufferSize);
-    const layout: { name: string; buffer: number; offset: number; bytes: number }[] = [];
-    const totals: number[] = [];
-    for (const [name, bytes] of sizes) {
-      const size = roundUp(roundUp(bytes, 16), target.minStorageBufferOffsetAlignment);
-      if (size > limit) throw new AllocationError(`${name} needs ${bytes} bytes, one buffer may hold ${limit} on this adapter.`);
-      if (totals.length === 0 || totals[totals.length - 1]! + size > limit) totals.push(0);
-      layout.push({ name, buffer: totals.length - 1, offset: totals[totals.length - 1]!, bytes });
-      totals[totals.length - 1]! += size;
-    }
+  /** Allocates zeroed memory for the tensors, in order; the group is split where it exceeds what one binding may cover. */
+  static async allocate(context: GpuContext, label: string, sizes: Iterable<readonly [string, number]>): Promise<DeviceMemory> {
+    const { places, buffers: totals } = layoutFor(context.target, sizes);
     const buffers = await context.guarded(label, () =>
       totals.map((bytes, i) => context.createBuffer(`${label} ${i}`, bytes, Usage.STORAGE | Usage.COPY_SRC | Usage.COPY_DST)));
-    const tensors = new Map(layout.map((l) => [l.name, { buffer: buffers[l.buffer]!, offset: l.offset, bytes: l.bytes }]));
-    if (tensors.size !== layout.length) throw new UsageError(`${label}: two tensors have the same name.`);
+    const tensors = new Map(places.map((l) => [l.name, { buffer: buffers[l.buffer]!, offset: l.offset, bytes: l.bytes }]));
+    if (tensors.size !== places.length) throw new UsageError(`${label}: two tensors have the same name.`);
     return new DeviceMemory(context, tensors, buffers);
   }
 

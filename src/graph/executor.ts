@@ -93,17 +93,35 @@ export class Executable {
   /**
    * One run: writes the inputs, submits once, and resolves with the outputs.
    * @param inputs a value for every input of the plan.
-   * @param read names of the outputs wanted; default all.
+   * @param options.read names of the outputs wanted; default all.
+   * @param options.before other plans' work, recorded first and sent in the same submit.
    * @throws UsageError for missing or misshaped inputs; ReadbackError; DeviceLostError
    */
-  async run(inputs: Readonly<Record<string, TensorData>> = {}, read: readonly string[] = [...this.plan.outputs.keys()]): Promise<Record<string, TensorData>> {
+  async run(inputs: Readonly<Record<string, TensorData>> = {}, options: { read?: readonly string[]; before?: (encoder: GPUCommandEncoder) => void } = {}): Promise<Record<string, TensorData>> {
     this.context.check();
-    this.writeInputs(inputs);
     const encoder = this.context.device.createCommandEncoder();
+    options.before?.(encoder);
+    this.record(encoder, inputs);
+    return this.finish(encoder, options.read ?? [...this.plan.outputs.keys()]);
+  }
+
+  /**
+   * Writes the inputs and records the plan's dispatches, for a submit of the caller's. The inputs are written at once,
+   * so one executable can be recorded only once in a submit.
+   */
+  record(encoder: GPUCommandEncoder, inputs: Readonly<Record<string, TensorData>>): void {
+    this.writeInputs(inputs);
     const pass = encoder.beginComputePass();
     for (const d of this.dispatches) encodeDispatch(pass, d);
     pass.end();
-    return this.finish(encoder, read);
+  }
+
+  /** Records a copy of an output into memory of the caller's. */
+  copyOutput(encoder: GPUCommandEncoder, name: string, to: { buffer: GPUBuffer; offset: number }): void {
+    const output = this.plan.outputs.get(name);
+    if (!output) throw new UsageError(`The plan has no output ${name}; it has ${[...this.plan.outputs.keys()].join(', ')}.`);
+    const { buffer, offset } = this.locate(output.location);
+    encoder.copyBufferToBuffer(buffer, offset, to.buffer, to.offset, sizeOf(output.spec.shape) * 4);
   }
 
   /** As {@link run}, with every dispatch timed by the GPU (needs `timestamp-query`). For benchmarks: timing costs time. */

@@ -6,6 +6,7 @@
 import { readFile, stat } from 'node:fs/promises';
 import { checkRasterImage, type ImageSource, type RasterImage } from '../data/image.ts';
 import { InputError } from '../errors.ts';
+import { fileError } from './files.ts';
 
 /** A larger image is refused: as RGB alone it takes 300 MB. */
 export const MAX_PIXELS = 100_000_000;
@@ -41,12 +42,7 @@ async function readImageFile(path: string): Promise<Uint8Array> {
     return await readFile(path);
   } catch (cause) {
     if (cause instanceof InputError) throw cause;
-    const { code, message } = cause as NodeJS.ErrnoException;
-    const found =
-      code === 'ENOENT' || code === 'ENOTDIR' ? 'no such file; check the path.'
-      : code === 'EACCES' || code === 'EPERM' ? 'not allowed to read this file; check its permissions.'
-      : `the file can't be read (${message}).`;
-    throw new InputError(`${path}: ${found}`, { file: path, cause });
+    throw fileError(path, cause, 'read');
   }
 }
 

@@ -1,4 +1,11 @@
 import type { OperationCase } from '../../support/operation-case.ts';
+import { matmulCases } from './matmul.ts';
+import { imageInputCases } from './image-input.ts';
+import { mapCases } from './maps.ts';
+import { tokenCases } from './tokens.ts';
+import { lossCases } from './losses.ts';
+import { optimizerCases } from './optimizer.ts';
+import { attentionCases } from './attention.ts';
 import { pointwiseCases } from './pointwise.ts';
 
-export const operationCases: readonly OperationCase[] = [...pointwiseCases];
+export const operationCases: readonly OperationCase[] = [...pointwiseCases, ...attentionCases, ...matmulCases, ...mapCases, ...tokenCases, ...imageInputCases, ...lossCases, ...optimizerCases];

@@ -1,0 +1,41 @@
+/**
+ * inp-former-webgpu: trains and runs INP-Former, a visual anomaly detector, on WebGPU. This is the core, the same in
+ * a browser and in Node; `inp-former-webgpu/browser` and `inp-former-webgpu/node` add what each platform brings.
+ *
+ *   const engine = await Engine.create({ gpu: navigator.gpu });
+ *   const { inspector, model } = await trainInspector(engine, { encoder, images });
+ *   const { verdict, score, map } = await inspector.inspect(image);
+ */
+export { Engine } from './engine.ts';
+export type { AcquireOptions, AdapterReport } from './gpu/context.ts';
+export * from './errors.ts';
+
+// Inspection and training
+export { Inspector, type Inspection, type InspectorOptions } from './inspect/inspector.ts';
+export type { ModelMetadata, TrainingRecord } from './inspect/model-file.ts';
+export { calibrate, splitForCalibration, type Calibration } from './inspect/calibration.ts';
+export { colorize, overlay, heatColour, type HeatScale, type OverlayOptions } from './inspect/heatmap.ts';
+export { findRegions, type Box, type DefectRegion } from './inspect/regions.ts';
+export { trainInspector, type CheckpointStore, type TrainOptions, type TrainProgress, type TrainResult } from './train/train.ts';
+export type { FeatureCacheOptions, SpillStore } from './train/feature-cache.ts';
+export { planReport, type PlanReport, type PlanReportOptions } from './train/plan-report.ts';
+export { evaluate, type Evaluation, type EvaluationSample } from './evaluate/evaluate.ts';
+
+// Images and encoders
+export { checkRasterImage, rasterFromFloats, type ImageSource, type RasterImage } from './data/image.ts';
+export { loadEncoderWeights, type EncoderArchitecture, type EncoderWeights } from './weights/encoder.ts';
+export { encoderCatalog, findEncoder, type EncoderEntry } from './weights/catalog.ts';
+export { detectorConfig, type DetectorConfig, type DetectorOptions } from './model/config.ts';
+
+// The engine itself, for graphs and kernels of one's own
+export * as ops from './ops/index.ts';
+export { apply, constant, input, parameter, scope, Tensor, type DataType, type Shape, type TensorData, type TensorSpec } from './graph/tensor.ts';
+export type { Binding, Dispatch, Epilogue, GradientContext, KernelContext, Operation } from './graph/operation.ts';
+export { differentiate } from './graph/autograd.ts';
+export { interpret } from './graph/interpreter.ts';
+export { compile, type CompileOptions, type Plan } from './graph/plan.ts';
+export { Executable, type DispatchTiming } from './graph/executor.ts';
+export { GpuContext } from './gpu/context.ts';
+export { DeviceMemory, type DeviceTensor } from './gpu/memory.ts';
+export { defaultTarget, type Target } from './gpu/target.ts';
+export { constants, f32, kernel, u32, wgsl, type KernelSource, type WgslText } from './gpu/wgsl.ts';

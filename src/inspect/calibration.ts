@@ -1,0 +1,179 @@
+/**
+ * Where normal ends, from normal images that were not trained on. Score threshold: the 99.5 % prediction bound for one
+ * more normal image, mean + k(n) * std with k(n) = t(0.995, n-1) * sqrt(1 + 1/n) (k = 3.7 for 8 images, 2.8 for 32,
+ * never above 6), and never below the highest score seen. Pixel threshold: the level that one normal pixel in a thousand
+ * exceeds, at most the score threshold. The heat map's scale is fixed by both: low is the median normal pixel, and the
+ * pixel threshold sits in the middle.
+ */
+import { UsageError } from '../errors.ts';
+
+export interface Calibration {
+  /** An image with a higher score is defective. */
+  readonly threshold: number;
+  /** A pixel with a higher value belongs to a defect. At most `threshold`, so a defective image has such pixels. */
+  readonly pixelThreshold: number;
+  /** The heat map's fixed scale: the map values of its cold and hot end. */
+  readonly scaleLow: number;
+  readonly scaleHigh: number;
+  /** Number of images calibrated on. */
+  readonly count: number;
+  readonly scoreMean: number;
+  /** Sample standard deviation as the rule used it, that is, at least {@link STD_FLOOR} of the mean. */
+  readonly scoreStd: number;
+  readonly scoreMax: number;
+  /** The rule in words, with its figures. */
+  readonly rule: string;
+}
+
+export interface CalibrationInput {
+  /** Image scores of normal images. */
+  readonly scores: readonly number[];
+  /** Their anomaly maps, all or a part of them. */
+  readonly maps: readonly Float32Array[];
+  /** Whether the images were held out of training; otherwise the margins are widened. True by default. */
+  readonly heldOut?: boolean;
+}
+
+/** Scores of few images can agree by chance; their spread is taken as at least this share of their mean. */
+export const STD_FLOOR = 0.05;
+/** The model has seen its training images, which score lower than new ones: the margin above their mean grows by this. */
+export const SEEN_IMAGES_WIDENING = 1.5;
+/** t(0.995) of two or three images would be 60 and more. */
+const MAX_FACTOR = 6;
+const NORMAL_PIXEL_QUANTILE = 0.999;
+
+/** @throws UsageError without scores or maps, or if one is not finite. */
+export function calibrate({ scores, maps, heldOut = true }: CalibrationInput): Calibration {
+  const count = scores.length;
+  if (count === 0 || maps.length === 0) throw new UsageError('Calibration needs at least one normal image, with its score and its map; got none.');
+  if (!scores.every(Number.isFinite)) throw new UsageError(`Calibration needs finite scores, got ${scores.find((score) => !Number.isFinite(score))}.`);
+
+  const scoreMean = scores.reduce((sum, score) => sum + score, 0) / count;
+  const variance = count < 2 ? 0 : scores.reduce((sum, score) => sum + (score - scoreMean) ** 2, 0) / (count - 1);
+  const scoreStd = Math.max(Math.sqrt(variance), STD_FLOOR * Math.abs(scoreMean));
+  const scoreMax = scores.reduce((max, score) => Math.max(max, score), -Infinity);
+  const factor = predictionFactor(count);
+  const widening = heldOut ? 1 : SEEN_IMAGES_WIDENING;
+  const threshold = scoreMean + widening * Math.max(factor * scoreStd, scoreMax - scoreMean);
+
+  const pixels = sortedPixels(maps);
+  const scaleLow = quantile(pixels, 0.5);
+  const pixelLimit = scaleLow + widening * (quantile(pixels, NORMAL_PIXEL_QUANTILE) - scaleLow);
+  const pixelThreshold = Math.min(threshold, pixelLimit);
+  // Maps without any spread would leave a scale of width zero, and nothing to colour by.
+  const halfScale = Math.max(pixelThreshold - scaleLow, STD_FLOOR * Math.abs(scaleLow), 1e-6);
+
+  const images = `${count} normal ${count === 1 ? 'image' : 'images'} ${heldOut ? 'held out of training' : `of the training set (margins widened ${SEEN_IMAGES_WIDENING} times)`}`;
+  return {
+    threshold,
+    pixelThreshold,
+    scaleLow,
+    scaleHigh: scaleLow + 2 * halfScale,
+    count,
+    scoreMean,
+    scoreStd,
+    scoreMax,
+    rule: `99.5 % prediction bound, mean + ${factor.toFixed(2)} std, at least the highest score, of ${images}; a pixel counts as defective above the 99.9 % quantile of their pixels`,
+  };
+}
+
+/** The pixel threshold that goes with a score threshold which the user may have lowered: never above it. */
+export function pixelThresholdFor(calibration: Calibration, threshold: number): number {
+  return Math.min(calibration.pixelThreshold, threshold);
+}
+
+/**
+ * k(n) = t(0.995, n-1) * sqrt(1 + 1/n): a new draw of a normal distribution stays below mean + k * std with 99.5 %
+ * probability. Student's quantile by its expansion around the normal one (Abramowitz and Stegun 26.7.5), which is off
+ * by 3 % at 3 degrees of freedom and by 0.2 % at 7; below that the limit decides.
+ */
+function predictionFactor(count: number): number {
+  if (count < 4) return MAX_FACTOR;
+  const z = 2.5758293;
+  const degrees = count - 1;
+  const terms = [
+    (z ** 3 + z) / 4,
+    (5 * z ** 5 + 16 * z ** 3 + 3 * z) / 96,
+    (3 * z ** 7 + 19 * z ** 5 + 17 * z ** 3 - 15 * z) / 384,
+  ];
+  const t = terms.reduce((sum, term, i) => sum + term / degrees ** (i + 1), z);
+  return Math.min(MAX_FACTOR, t * Math.sqrt(1 + 1 / count));
+}
+
+function sortedPixels(maps: readonly Float32Array[]): Float32Array {
+  const pixels = new Float32Array(maps.reduce((sum, map) => sum + map.length, 0));
+  let offset = 0;
+  for (const map of maps) {
+    if (!map.every(Number.isFinite)) throw new UsageError('Calibration needs finite anomaly maps, got one with NaN or infinity.');
+    pixels.set(map, offset);
+    offset += map.length;
+  }
+  return pixels.sort();
+}
+
+/** Linear interpolation between the two nearest order statistics. */
+function quantile(sorted: Float32Array, share: number): number {
+  const position = share * (sorted.length - 1);
+  const below = Math.floor(position);
+  const above = Math.min(below + 1, sorted.length - 1);
+  return sorted[below]! + (position - below) * (sorted[above]! - sorted[below]!);
+}
+
+export interface CalibrationSplit<T> {
+  readonly train: T[];
+  readonly calibration: T[];
+  /** False where `calibration` holds training images, because there were too few to spare any. */
+  readonly heldOut: boolean;
+  /** What was done, in words. */
+  readonly rule: string;
+}
+
+/** More held-out images than this hardly move the threshold. */
+export const CALIBRATION_IMAGES = 32;
+const FEWEST_TO_SPLIT = 8;
+const HELD_OUT_SHARE = 0.15;
+
+/**
+ * Which normal images to train on and which to hold out for the threshold, given all of them in name order.
+ * With a `limit` below their number, exactly the first `limit` are trained on, and up to `count` of the others, evenly
+ * spaced, are held out. Otherwise about 15 % are held out, evenly spaced, at least 2 and at most `count`, where there
+ * are 8 or more images; fewer are all trained on and calibrated on as well.
+ * @throws UsageError for a limit or count that is not a positive integer
+ */
+export function splitForCalibration<T>(paths: readonly T[], { limit, count = CALIBRATION_IMAGES }: { limit?: number; count?: number } = {}): CalibrationSplit<T> {
+  if (limit !== undefined && !(Number.isInteger(limit) && limit > 0)) throw new UsageError(`The limit must be a positive integer, got ${limit}.`);
+  if (!(Number.isInteger(count) && count > 0)) throw new UsageError(`The number of calibration images must be a positive integer, got ${count}.`);
+  if (limit !== undefined && limit < paths.length) {
+    const others = paths.slice(limit);
+    const calibration = evenlySpaced(others, count);
+    return {
+      train: paths.slice(0, limit),
+      calibration,
+      heldOut: true,
+      rule: `the first ${limit} of ${paths.length} images are trained on; the threshold comes from ${calibration.length} of the other ${others.length}`,
+    };
+  }
+  if (paths.length < FEWEST_TO_SPLIT) {
+    return {
+      train: [...paths],
+      calibration: [...paths],
+      heldOut: false,
+      rule: `${paths.length} ${paths.length === 1 ? 'image is' : 'images are'} too few to hold any out: the threshold comes from the training images, with a wider margin; ${FEWEST_TO_SPLIT} or more normal images make it reliable`,
+    };
+  }
+  const indices = evenlySpaced([...paths.keys()], Math.min(count, Math.max(2, Math.round(HELD_OUT_SHARE * paths.length))));
+  const held = new Set(indices);
+  const calibration = indices.map((index) => paths[index]!);
+  return {
+    train: paths.filter((_, index) => !held.has(index)),
+    calibration,
+    heldOut: true,
+    rule: `${calibration.length} of ${paths.length} images, evenly spaced, are held out of training for the threshold`,
+  };
+}
+
+/** At most `count` items, the middle one of each of `count` equal stretches, so that neither end is favoured. */
+function evenlySpaced<T>(items: readonly T[], count: number): T[] {
+  if (items.length <= count) return [...items];
+  return Array.from({ length: count }, (_, i) => items[Math.floor(((i + 0.5) * items.length) / count)]!);
+}

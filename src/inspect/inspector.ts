@@ -1,0 +1,181 @@
+/**
+ * A trained detector at work: image in, score, verdict, map, mask and regions out. The whole way from pixels to score
+ * is on the GPU; a single image is one submit. Images in a batch get the very numbers that they get alone.
+ */
+import { checkRasterImage, type RasterImage } from '../data/image.ts';
+import { InputError, UsageError } from '../errors.ts';
+import type { Engine } from '../engine.ts';
+import type { DeviceMemory } from '../gpu/memory.ts';
+import { Executable } from '../graph/executor.ts';
+import { compile } from '../graph/plan.ts';
+import type { DetectorConfig } from '../model/config.ts';
+import { inspectionGraph } from '../model/graphs.ts';
+import { ImageStage, imagesLeaf } from '../model/image-stage.ts';
+import { uploadEncoder, uploadTrainables } from '../model/memory.ts';
+import type { EncoderWeights } from '../weights/encoder.ts';
+import { pixelThresholdFor } from './calibration.ts';
+import { readModel, readModelMetadata, writeModel, type ModelMetadata } from './model-file.ts';
+import { findRegions, type DefectRegion } from './regions.ts';
+
+export interface Inspection {
+  /** Mean of the highest 1 % of the map. */
+  readonly score: number;
+  readonly threshold: number;
+  /** 'defective' where the score is above the threshold. */
+  readonly verdict: 'good' | 'defective';
+  /** Anomaly map over the crop, row-major: 0 is normal, up to 2. */
+  readonly map: Float32Array;
+  readonly mapWidth: number;
+  readonly mapHeight: number;
+  /** 1 where the map is above the pixel threshold (specks left out). */
+  readonly mask: Uint8Array;
+  /** Connected regions of the mask, hottest first, in map and in source pixels. */
+  readonly regions: readonly DefectRegion[];
+}
+
+export interface InspectorOptions {
+  /** Images a run; more than one pays on a GPU. Default 1. */
+  readonly batchSize?: number;
+  /** What errors call the model. */
+  readonly name?: string;
+}
+
+export class Inspector {
+  readonly metadata: ModelMetadata;
+  private readonly values: ReadonlyMap<string, Float32Array>;
+  private readonly network: InspectionNetwork;
+  private currentThreshold: number;
+
+  private constructor(metadata: ModelMetadata, values: ReadonlyMap<string, Float32Array>, network: InspectionNetwork) {
+    this.metadata = metadata;
+    this.values = values;
+    this.network = network;
+    this.currentThreshold = metadata.calibration.threshold;
+  }
+
+  /**
+   * @param model the bytes of a model file
+   * @param encoder the encoder that it was trained on
+   * @throws InputError (damaged or foreign file), EncoderMismatchError, AllocationError, KernelError
+   */
+  static async open(engine: Engine, model: Uint8Array, encoder: EncoderWeights, options: InspectorOptions = {}): Promise<Inspector> {
+    const { metadata, config, values } = readModel(model, encoder, options.name);
+    const network = await InspectionNetwork.create(engine, encoder, config, values, { ...metadata, batchSize: options.batchSize ?? 1 });
+    return new Inspector(metadata, values, network);
+  }
+
+  /** What a model file says of itself; needs no GPU. @throws InputError */
+  static readMetadata(model: Uint8Array, name?: string): ModelMetadata {
+    return readModelMetadata(model, name);
+  }
+
+  /** Scores above it are defective; calibrated, and settable. */
+  get threshold(): number {
+    return this.currentThreshold;
+  }
+
+  set threshold(value: number) {
+    if (!Number.isFinite(value)) throw new UsageError(`The threshold must be a finite number, got ${value}.`);
+    this.currentThreshold = value;
+  }
+
+  async inspect(image: RasterImage): Promise<Inspection> {
+    const [inspection] = await this.inspectBatch([image]);
+    return inspection!;
+  }
+
+  /** Any number of images; they are run `batchSize` at a time. */
+  async inspectBatch(images: readonly RasterImage[]): Promise<Inspection[]> {
+    const results = await this.network.run(images);
+    return results.map(({ score, map }, i) => this.judge(score, map, images[i]!));
+  }
+
+  /** The model file's bytes. */
+  serialize(): Uint8Array {
+    return writeModel(this.values, this.metadata);
+  }
+
+  private judge(score: number, map: Float32Array, image: RasterImage): Inspection {
+    const { resize, crop, mapSize, calibration } = this.metadata;
+    const { mask, regions } = findRegions(map, pixelThresholdFor(calibration, this.currentThreshold), {
+      resize, crop, mapWidth: mapSize, mapHeight: mapSize, sourceWidth: image.width, sourceHeight: image.height,
+    });
+    return {
+      score, threshold: this.currentThreshold, verdict: score > this.currentThreshold ? 'defective' : 'good',
+      map, mapWidth: mapSize, mapHeight: mapSize, mask, regions,
+    };
+  }
+
+  dispose(): void {
+    this.network.dispose();
+  }
+}
+
+export interface RawInspection {
+  readonly score: number;
+  readonly map: Float32Array;
+}
+
+/** Encoder, trained part and scoring as one plan on the GPU: what an inspector and the calibration after training share. */
+export class InspectionNetwork {
+  private readonly stage: ImageStage;
+  private readonly executable: Executable;
+  private readonly memories: readonly DeviceMemory[];
+
+  private constructor(stage: ImageStage, executable: Executable, memories: readonly DeviceMemory[]) {
+    this.stage = stage;
+    this.executable = executable;
+    this.memories = memories;
+  }
+
+  static async create(
+    engine: Engine, encoder: EncoderWeights, config: DetectorConfig, values: ReadonlyMap<string, Float32Array>,
+    options: { resize: number; mapSize: number; batchSize: number },
+  ): Promise<InspectionNetwork> {
+    const { context } = engine;
+    const { resize, mapSize, batchSize } = options;
+    if (!Number.isInteger(batchSize) || batchSize < 1) throw new UsageError(`batchSize must be a positive integer, got ${batchSize}.`);
+    const { scoring } = inspectionGraph(imagesLeaf(batchSize, config.crop), config, mapSize);
+    const plan = compile({ target: context.target, outputs: { map: scoring.map, score: scoring.score } });
+    const stage = await ImageStage.create(context, { resize: { width: resize, height: resize }, crop: config.crop, batchSize });
+    const memories: DeviceMemory[] = [];
+    try {
+      memories.push(await uploadEncoder(context, encoder, config), await uploadTrainables(context, values, config));
+      const parameters = new Map([...stage.tensors, ...memories.flatMap((m) => [...m.tensors])]);
+      return new InspectionNetwork(stage, await Executable.prepare(context, plan, parameters), memories);
+    } catch (error) {
+      for (const memory of memories) memory.dispose();
+      stage.dispose();
+      throw error;
+    }
+  }
+
+  async run(images: readonly RasterImage[]): Promise<RawInspection[]> {
+    images.forEach((image, i) => checkRasterImage(image, `image ${i + 1}`));
+    const results: RawInspection[] = [];
+    for (let start = 0; start < images.length; start += this.stage.batchSize) {
+      const batch = images.slice(start, start + this.stage.batchSize);
+      for (const [slot, image] of batch.slice(0, -1).entries()) await this.stage.load(image, slot);
+      const last = batch.at(-1)!;
+      await this.stage.ready(last);
+      const { map, score } = await this.executable.run({}, { before: (encoder) => this.stage.record(encoder, last, batch.length - 1) });
+      const pixels = map!.length / this.stage.batchSize;
+      batch.forEach((_, i) => {
+        if (!Number.isFinite(score![i]!)) throw new InputError(`Image ${start + i + 1} has no finite score: the model or the encoder is damaged.`);
+        results.push({ score: score![i]!, map: (map as Float32Array).slice(i * pixels, (i + 1) * pixels) });
+      });
+    }
+    return results;
+  }
+
+  /** Submits made so far by the main plan. */
+  get submits(): number {
+    return this.executable.submits;
+  }
+
+  dispose(): void {
+    this.executable.dispose();
+    this.stage.dispose();
+    for (const memory of this.memories) memory.dispose();
+  }
+}

@@ -1,0 +1,98 @@
+/**
+ * The model file: one safetensors with the trained tensors under the reference's names, and in its metadata, as JSON
+ * under `inp_former`, everything that inspection needs besides the encoder: which encoder (its hash), sizes, groups,
+ * calibration, and how it was trained. It holds no time or place, so the same training gives the same bytes.
+ */
+import { EncoderMismatchError, InputError } from '../errors.ts';
+import { sizeOf } from '../graph/tensor.ts';
+import { detectorConfig, type DetectorConfig } from '../model/config.ts';
+import { trainableShapes } from '../model/parameters.ts';
+import type { EncoderArchitecture, EncoderWeights } from '../weights/encoder.ts';
+import { readSafetensors, tensorToFloat32, writeSafetensors } from '../weights/safetensors.ts';
+import type { Calibration } from './calibration.ts';
+
+export interface TrainingRecord {
+  readonly images: number;
+  readonly steps: number;
+  readonly batchSize: number;
+  readonly warmupSteps: number;
+  readonly learningRate: number;
+  readonly finalLearningRate: number;
+  readonly seed: number;
+  readonly finalLoss: number;
+}
+
+export interface ModelMetadata {
+  readonly version: 1;
+  readonly encoder: { readonly name: string; readonly sha256: string; readonly numHeads: number; readonly architecture: EncoderArchitecture };
+  /** Side of the square that images are resized to, and of the centre crop that the encoder sees, pixels. */
+  readonly resize: number;
+  readonly crop: number;
+  /** Side of the anomaly map. */
+  readonly mapSize: number;
+  readonly taps: readonly number[];
+  readonly encoderGroups: readonly (readonly number[])[];
+  readonly decoderGroups: readonly (readonly number[])[];
+  readonly numPrototypes: number;
+  readonly extractorDepth: number;
+  readonly decoderDepth: number;
+  readonly calibration: Calibration;
+  readonly training: TrainingRecord;
+}
+
+const metadataKey = 'inp_former';
+
+export function configOf(metadata: ModelMetadata): DetectorConfig {
+  return detectorConfig({ ...metadata, architecture: metadata.encoder.architecture });
+}
+
+export function writeModel(values: ReadonlyMap<string, Float32Array>, metadata: ModelMetadata): Uint8Array {
+  const shapes = trainableShapes(configOf(metadata));
+  return writeSafetensors(
+    [...shapes].map(([name, shape]) => [name, { dtype: 'F32', shape: [...shape], data: values.get(name)! }] as const),
+    { [metadataKey]: JSON.stringify(metadata) },
+  );
+}
+
+/** @throws InputError for a damaged file or one that is no model of this package */
+export function readModelMetadata(bytes: Uint8Array, name = 'model'): ModelMetadata {
+  const { metadata } = readSafetensors(bytes, name);
+  const text = metadata[metadataKey];
+  if (text === undefined) {
+    throw new InputError(`${name}: a safetensors file, but not a model of inp-former: its metadata have no "${metadataKey}". Give a file that \`inp-former train\` wrote.`, { file: name });
+  }
+  let parsed: ModelMetadata;
+  try {
+    parsed = JSON.parse(text) as ModelMetadata;
+  } catch (cause) {
+    throw new InputError(`${name}: the model's metadata are damaged (${String(cause)}). Train the model again, or take a copy.`, { file: name, cause });
+  }
+  if (parsed.version !== 1) throw new InputError(`${name}: the model file has version ${String(parsed.version)}, this program reads version 1. Update inp-former.`, { file: name });
+  const numbers = [parsed.resize, parsed.crop, parsed.mapSize, parsed.calibration?.threshold, parsed.calibration?.pixelThreshold, parsed.calibration?.scaleLow, parsed.calibration?.scaleHigh];
+  if (!numbers.every((n) => Number.isFinite(n)) || !parsed.encoder?.sha256 || !parsed.encoder.architecture) {
+    throw new InputError(`${name}: the model's metadata are incomplete. Train the model again, or take a copy.`, { file: name });
+  }
+  return parsed;
+}
+
+/** Metadata and trained tensors, checked against each other and against the encoder. */
+export function readModel(bytes: Uint8Array, encoder: EncoderWeights, name = 'model'): { metadata: ModelMetadata; config: DetectorConfig; values: Map<string, Float32Array> } {
+  const metadata = readModelMetadata(bytes, name);
+  if (metadata.encoder.sha256 !== encoder.sha256) {
+    throw new EncoderMismatchError(
+      `${name} was trained on the encoder ${metadata.encoder.name} (sha256 ${metadata.encoder.sha256.slice(0, 12)}…), but ${encoder.name} (sha256 ${encoder.sha256.slice(0, 12)}…) was given: with another encoder its scores mean nothing. Give the same encoder file.`,
+    );
+  }
+  const config = configOf(metadata);
+  const { tensors } = readSafetensors(bytes, name);
+  const values = new Map<string, Float32Array>();
+  for (const [tensor, shape] of trainableShapes(config)) {
+    const entry = tensors.get(tensor);
+    if (!entry) throw new InputError(`${name}: the tensor ${tensor} is missing. Train the model again, or take a copy.`, { file: name });
+    const data = tensorToFloat32(entry, tensor);
+    if (data.length !== sizeOf(shape)) throw new InputError(`${name}: ${tensor} has shape [${entry.shape.join(', ')}], expected [${shape.join(', ')}].`, { file: name });
+    if (!data.every(Number.isFinite)) throw new InputError(`${name}: ${tensor} holds values that are not finite numbers. Train the model again, or take a copy.`, { file: name });
+    values.set(tensor, data);
+  }
+  return { metadata, config, values };
+}

@@ -1,0 +1,118 @@
+/**
+ * What fixes a detector's shape: the encoder's architecture, which of its blocks are tapped and how their outputs are
+ * grouped, and the sizes of the trained part. Defaults are the reference's (INP-Former, CVPR 2025).
+ */
+import { UsageError } from '../errors.ts';
+import type { EncoderArchitecture } from '../weights/encoder.ts';
+
+export interface ImageSize {
+  readonly height: number;
+  readonly width: number;
+}
+
+export interface DetectorConfig {
+  readonly architecture: EncoderArchitecture;
+  /** 0-based encoder blocks whose raw outputs are the features; ascending. Later blocks are never run. */
+  readonly taps: readonly number[];
+  /** Positions within `taps`; each group's mean is one target feature map, en_g. */
+  readonly encoderGroups: readonly (readonly number[])[];
+  /** Positions within the REVERSED list of decoder outputs; each group's mean is one reconstruction, de_g. */
+  readonly decoderGroups: readonly (readonly number[])[];
+  readonly numPrototypes: number;
+  /** Blocks of the INP extractor (called `aggregation` in checkpoints). */
+  readonly extractorDepth: number;
+  readonly decoderDepth: number;
+  /** Hidden channels / width in the trained MLPs. */
+  readonly mlpRatio: number;
+  /** Pixels of the image that the encoder sees; multiples of the patch size. */
+  readonly crop: ImageSize;
+}
+
+/** LayerNorm epsilon of DINOv2's blocks, and of INP-Former's own. */
+export const encoderEpsilon = 1e-6;
+export const headEpsilon = 1e-8;
+
+export interface DetectorOptions {
+  readonly architecture: EncoderArchitecture;
+  readonly crop: number | ImageSize;
+  readonly taps?: readonly number[];
+  readonly encoderGroups?: readonly (readonly number[])[];
+  readonly decoderGroups?: readonly (readonly number[])[];
+  readonly numPrototypes?: number;
+  readonly extractorDepth?: number;
+  readonly decoderDepth?: number;
+}
+
+/** Fills in the reference's defaults and checks what was given. @throws UsageError */
+export function detectorConfig(options: DetectorOptions): DetectorConfig {
+  const { architecture } = options;
+  const taps = options.taps ?? defaultTaps(architecture);
+  const decoderDepth = options.decoderDepth ?? 8;
+  const config: DetectorConfig = {
+    architecture, taps, decoderDepth,
+    encoderGroups: options.encoderGroups ?? halves(taps.length),
+    decoderGroups: options.decoderGroups ?? options.encoderGroups ?? halves(decoderDepth),
+    numPrototypes: options.numPrototypes ?? 6,
+    extractorDepth: options.extractorDepth ?? 1,
+    mlpRatio: 4,
+    crop: typeof options.crop === 'number' ? { height: options.crop, width: options.crop } : options.crop,
+  };
+  check(config);
+  return config;
+}
+
+/** Blocks 2..9 of 12, [4, 6, .., 18] of 24, all of an encoder with eight or fewer. */
+export function defaultTaps({ depth }: EncoderArchitecture): number[] {
+  if (depth >= 19) return [4, 6, 8, 10, 12, 14, 16, 18];
+  if (depth >= 10) return [2, 3, 4, 5, 6, 7, 8, 9];
+  return Array.from({ length: depth }, (_, i) => i);
+}
+
+function halves(count: number): number[][] {
+  const all = Array.from({ length: count }, (_, i) => i);
+  const half = Math.ceil(count / 2);
+  return count < 2 ? [all] : [all.slice(0, half), all.slice(half)];
+}
+
+function check(config: DetectorConfig): void {
+  const { architecture, taps, encoderGroups, decoderGroups, crop } = config;
+  const { patchSize, width, numHeads } = architecture;
+  for (const side of [crop.height, crop.width]) {
+    if (!Number.isInteger(side) || side < patchSize || side % patchSize !== 0) {
+      throw new UsageError(`The crop is ${crop.height} x ${crop.width} pixels: both sides must be multiples of the encoder's patch size, ${patchSize} (e.g. ${Math.max(1, Math.round(side / patchSize)) * patchSize}).`);
+    }
+  }
+  if (width % numHeads !== 0) throw new UsageError(`${width} channels can't be split into ${numHeads} heads.`);
+  if (taps.length === 0 || taps.some((t, i) => !Number.isInteger(t) || t < 0 || t >= architecture.depth || (i > 0 && t <= taps[i - 1]!))) {
+    throw new UsageError(`Taps must be ascending block numbers from 0 to ${architecture.depth - 1}, got [${taps.join(', ')}].`);
+  }
+  const checkGroups = (name: string, groups: readonly (readonly number[])[], count: number) => {
+    if (groups.length === 0 || groups.some((g) => g.length === 0 || g.some((i) => !Number.isInteger(i) || i < 0 || i >= count))) {
+      throw new UsageError(`${name} must hold positions from 0 to ${count - 1}, got ${JSON.stringify(groups)}.`);
+    }
+  };
+  checkGroups('Encoder groups', encoderGroups, taps.length);
+  checkGroups('Decoder groups', decoderGroups, config.decoderDepth);
+  if (encoderGroups.length !== decoderGroups.length) {
+    throw new UsageError(`There are ${encoderGroups.length} encoder groups and ${decoderGroups.length} decoder groups: each needs its partner.`);
+  }
+  for (const [name, value] of Object.entries({ numPrototypes: config.numPrototypes, extractorDepth: config.extractorDepth, decoderDepth: config.decoderDepth })) {
+    if (!Number.isInteger(value) || value < 1) throw new UsageError(`${name} must be a positive integer, got ${value}.`);
+  }
+}
+
+/** Rows and columns of tokens. */
+export function tokenGrid({ crop, architecture }: DetectorConfig): { rows: number; columns: number; count: number } {
+  const rows = crop.height / architecture.patchSize;
+  const columns = crop.width / architecture.patchSize;
+  return { rows, columns, count: rows * columns };
+}
+
+/**
+ * Whether the mean over all taps is the groups' mean weighted by their sizes: true where each tap is in just one
+ * group. Then the groups alone need to be kept per image; else the fused feature is kept as well.
+ */
+export function groupsPartitionTaps({ taps, encoderGroups }: DetectorConfig): boolean {
+  const all = encoderGroups.flat().sort((a, b) => a - b);
+  return all.length === taps.length && all.every((t, i) => t === i);
+}

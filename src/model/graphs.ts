@@ -1,0 +1,179 @@
+/**
+ * The graphs that run: encoding for the feature cache, inspection, and the training step with loss, backward and
+ * optimiser. Each becomes one plan and one submit.
+ */
+import { UsageError } from '../errors.ts';
+import { layoutFor } from '../gpu/memory.ts';
+import type { Target } from '../gpu/target.ts';
+import { differentiate } from '../graph/autograd.ts';
+import { constant, input, parameter, scope, sizeOf, type Tensor } from '../graph/tensor.ts';
+import { add, coherence, gradientNorm, miningCosineLoss, pack, scale, stableAdamW, sum, type Segment } from '../ops/index.ts';
+import { groupsPartitionTaps, tokenGrid, type DetectorConfig } from './config.ts';
+import { encode, fuseGroups, type EncoderFeatures } from './encoder.ts';
+import { reconstruct, type Reconstruction } from './detector.ts';
+import { imagesLeaf } from './image-stage.ts';
+import { ParameterLeaves, trainablePrefix, trainableShapes } from './parameters.ts';
+import { defaultMapSize, scoreReconstruction, scoreTokenMaps, type Scoring } from './scoring.ts';
+
+/** What the encoder gives per image and training needs again: en_g of each group, and x where the groups don't determine it. */
+export function cachedFeatures({ groups, fused }: EncoderFeatures, config: DetectorConfig): Tensor[] {
+  return groupsPartitionTaps(config) ? [...groups] : [...groups, fused];
+}
+
+/** f32 values that one image takes in the feature cache. */
+export function featureCount(config: DetectorConfig): number {
+  const tensors = config.encoderGroups.length + (groupsPartitionTaps(config) ? 0 : 1);
+  return tensors * tokenGrid(config).count * config.architecture.width;
+}
+
+/** From `images` to the cached features `features.0`, `features.1`, .. [B, N, C]. */
+export function encodingGraph(config: DetectorConfig, batchSize: number): Record<string, Tensor> {
+  const features = encode(imagesLeaf(batchSize, config.crop), config);
+  return Object.fromEntries(cachedFeatures(features, config).map((t, i) => [`features.${i}`, t]));
+}
+
+export interface InspectionGraph {
+  readonly features: EncoderFeatures;
+  readonly reconstruction: Reconstruction;
+  readonly scoring: Scoring;
+}
+
+/** From `images` [B, 3, H, W] to anomaly maps and scores. */
+export function inspectionGraph(image: Tensor, config: DetectorConfig, mapSize = defaultMapSize): InspectionGraph {
+  const features = encode(image, config);
+  const reconstruction = reconstruct(features.fused, new ParameterLeaves(trainableShapes(config), trainablePrefix), config);
+  return { features, reconstruction, scoring: scoreReconstruction(features.groups, reconstruction.groups, config, mapSize) };
+}
+
+/** The zero-shot map: distances to the nearest prototype of the image itself, through the same chain. */
+export function zeroShotScoring({ features, reconstruction }: Pick<InspectionGraph, 'features' | 'reconstruction'>, config: DetectorConfig, mapSize = defaultMapSize): Scoring {
+  return scope('zero-shot', () => scoreTokenMaps([coherence(features.fused, reconstruction.prototypes).distance], config, mapSize));
+}
+
+export interface Objective {
+  /** L + lambda Lc, [1] */
+  readonly loss: Tensor;
+  /** L of each group, [1], and their mean. */
+  readonly groupLosses: readonly Tensor[];
+  readonly cosine: Tensor;
+  /** Lc, [1] */
+  readonly coherence: Tensor;
+  readonly reconstructions: readonly Reconstruction[];
+}
+
+export interface ObjectiveOptions {
+  /** lambda of Lc. */
+  readonly coherenceWeight?: number;
+  /** Exponent of the soft-mining gradient weight. */
+  readonly miningPower?: number;
+}
+
+/**
+ * L = mean over groups of mean over the batch of 1 - cos(vec en_g, vec de_g), plus 0.2 Lc; de_g's gradient is weighted
+ * by (M / mean M)^3, the mean over the whole batch. The batch may come in slices, with the same result.
+ * @param slices the features of each slice of the batch
+ */
+export function trainingObjective(
+  slices: readonly Pick<EncoderFeatures, 'groups' | 'fused'>[], p: ParameterLeaves, config: DetectorConfig,
+  { coherenceWeight = 0.2, miningPower = 3 }: ObjectiveOptions = {},
+): Objective {
+  const reconstructions = slices.map((slice) => reconstruct(slice.fused, p, config));
+  return scope('loss', () => {
+    const groupLosses = config.encoderGroups.map((_, g) =>
+      miningCosineLoss(slices.map((slice, s) => ({ en: slice.groups[g]!, de: reconstructions[s]!.groups[g]! })), { power: miningPower }));
+    const cosine = scale(groupLosses.reduce(add), 1 / groupLosses.length);
+    const tokens = slices.reduce((total, { fused }) => total + fused.shape[0]! * fused.shape[1]!, 0);
+    const coherenceLoss = slices
+      .map((slice, s) => sum(coherence(slice.fused, reconstructions[s]!.prototypes).distance, 1 / tokens))
+      .reduce(add);
+    return { loss: add(cosine, scale(coherenceLoss, coherenceWeight)), groupLosses, cosine, coherence: coherenceLoss, reconstructions };
+  });
+}
+
+/** How the trained tensors lie in flat groups, each bound as a whole by the optimiser: like {@link DeviceMemory} lays them out. */
+export interface FlatGroup {
+  readonly names: readonly string[];
+  readonly segments: readonly Segment[];
+  /** Elements, padding included. */
+  readonly total: number;
+}
+
+export function trainableSizes(config: DetectorConfig): [string, number][] {
+  return [...trainableShapes(config)].map(([name, shape]) => [trainablePrefix + name, sizeOf(shape) * 4]);
+}
+
+export function flatGroups(config: DetectorConfig, target: Target): FlatGroup[] {
+  const { places, buffers } = layoutFor(target, trainableSizes(config));
+  return buffers.map((bytes, b) => {
+    const members = places.filter((p) => p.buffer === b);
+    return {
+      names: members.map((m) => m.name.slice(trainablePrefix.length)),
+      segments: members.map((m) => ({ offset: m.offset / 4, length: m.bytes / 4 })),
+      total: bytes / 4,
+    };
+  });
+}
+
+/** Names of the optimiser's flat state: `optimizer.values.0` is the memory in which `trainable.*` of group 0 lie. */
+export const optimizerState = ['values', 'firstMoment', 'secondMoment', 'maxSecondMoment'] as const;
+export type OptimizerState = (typeof optimizerState)[number];
+export const stateLeaf = (state: OptimizerState, group: number): string => `optimizer.${state}.${group}`;
+
+/** Sizes of the slices that a batch is cut into, so that no tensor of the step exceeds one binding. */
+export function sliceBatch(config: DetectorConfig, batchSize: number, target: Target): number[] {
+  const { width, numHeads } = config.architecture;
+  const tokens = tokenGrid(config).count;
+  const widest = Math.max(config.mlpRatio * width, 2 * width, numHeads * config.numPrototypes);
+  const bytesPerImage = 4 * tokens * widest;
+  const most = Math.floor(Math.min(target.maxStorageBufferBindingSize, target.maxBufferSize) / bytesPerImage);
+  if (most < 1) {
+    throw new UsageError(`One image of ${tokens} tokens needs a tensor of ${bytesPerImage} bytes, the adapter binds ${target.maxStorageBufferBindingSize}: use a smaller crop.`);
+  }
+  const count = Math.ceil(batchSize / most);
+  return Array.from({ length: count }, (_, i) => Math.floor(((i + 1) * batchSize) / count) - Math.floor((i * batchSize) / count));
+}
+
+export interface TrainingGraph {
+  /** Inputs of slice s: `features.0.s`, `features.1.s`, .. [B_s, N, C]; and `schedule` [4]. */
+  readonly slices: readonly number[];
+  readonly groups: readonly FlatGroup[];
+  readonly objective: Objective;
+  /** Gradient of each trained tensor, unclipped. */
+  readonly gradients: ReadonlyMap<string, Tensor>;
+  /** Joint norm of the gradients before clipping, [1]. */
+  readonly norm: Tensor;
+  /** To be named among a plan's effects: they change parameters and moments in place. */
+  readonly updates: readonly Tensor[];
+}
+
+/** Forward, losses, backward, norm, clip and StableAdamW: the whole step. */
+export function trainingGraph(config: DetectorConfig, batchSize: number, target: Target, options: ObjectiveOptions = {}): TrainingGraph {
+  const slices = sliceBatch(config, batchSize, target);
+  const tokens = tokenGrid(config).count;
+  const partition = groupsPartitionTaps(config);
+  const features = slices.map((size, s) => {
+    const leaf = (i: number) => input(`features.${i}.${s}`, [size, tokens, config.architecture.width]);
+    const groups = config.encoderGroups.map((_, g) => leaf(g));
+    return { groups, fused: partition ? fuseGroups(groups, config) : leaf(groups.length) };
+  });
+  const p = new ParameterLeaves(trainableShapes(config), trainablePrefix);
+  const objective = trainingObjective(features, p, config, options);
+
+  const names = [...trainableShapes(config).keys()];
+  const one = constant('one', [1], Float32Array.of(1));
+  const found = scope('backward', () => differentiate([{ tensor: objective.loss, gradient: one }], names.map((n) => p.get(n)), add));
+  const gradients = new Map(names.map((name, i) => [name, found[i]!]));
+
+  const groups = flatGroups(config, target);
+  const flat = groups.map((group) => pack(group.names.map((n) => gradients.get(n)!), group.segments.map((s) => s.offset), group.total));
+  const norm = gradientNorm(groups.map((group, i) => ({ gradients: flat[i]!, segments: group.segments })));
+  const schedule = input('schedule', [4]);
+  const updates = groups.map((group, i) => {
+    const state = (name: OptimizerState) => parameter(stateLeaf(name, i), [group.total]);
+    return scope('optimizer', () => stableAdamW({
+      values: state('values'), firstMoment: state('firstMoment'), secondMoment: state('secondMoment'), maxSecondMoment: state('maxSecondMoment'),
+      gradients: flat[i]!, norm, schedule,
+    }, { segments: group.segments }));
+  });
+  return { slices, groups, objective, gradients, norm, updates };
+}

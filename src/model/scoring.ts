@@ -1,0 +1,41 @@
+/**
+ * From feature maps to the anomaly map and the image score: 1 - cos per group at each token, bilinear (align_corners)
+ * to the crop, mean over groups, bilinear (not align_corners) to the map size, 5x5 Gaussian of sigma 4 with zero
+ * padding; the score is the mean of the highest 1 % of the map.
+ *
+ * Source: cal_anomaly_maps and the evaluation loop of the reference's utils.py.
+ */
+import { scope, type Tensor } from '../graph/tensor.ts';
+import { cosineMap, gaussianBlur, meanOf, resample2d, reshape, topMean } from '../ops/index.ts';
+import { tokenGrid, type DetectorConfig } from './config.ts';
+
+export interface Scoring {
+  /** 1 - cos per token, [B, N], of each group. */
+  readonly tokenMaps: readonly Tensor[];
+  /** The maps' mean at the crop's size [B, H, W], at the map size, and blurred [B, S, S]. */
+  readonly upsampled: Tensor;
+  readonly resized: Tensor;
+  readonly map: Tensor;
+  /** [B] */
+  readonly score: Tensor;
+}
+
+export const defaultMapSize = 256;
+
+/** @param encoder, decoder en_g and de_g [B, N, C] */
+export function scoreReconstruction(encoder: readonly Tensor[], decoder: readonly Tensor[], config: DetectorConfig, mapSize = defaultMapSize): Scoring {
+  return scope('score', () => scoreTokenMaps(encoder.map((en, g) => cosineMap(en, decoder[g]!)), config, mapSize));
+}
+
+/** @param tokenMaps distances per token, [B, N] each; several are averaged after upsampling */
+export function scoreTokenMaps(tokenMaps: readonly Tensor[], config: DetectorConfig, mapSize = defaultMapSize): Scoring {
+  const { rows, columns } = tokenGrid(config);
+  const batch = tokenMaps[0]!.shape[0]!;
+  // Upsampling is linear: the mean of the maps is upsampled once instead of each of them.
+  const average = tokenMaps.length === 1 ? tokenMaps[0]! : meanOf(tokenMaps);
+  const upsampled = resample2d(reshape(average, [batch, rows, columns]), { outHeight: config.crop.height, outWidth: config.crop.width, kind: 'bilinear-align-corners' });
+  const resized = resample2d(upsampled, { outHeight: mapSize, outWidth: mapSize, kind: 'bilinear' });
+  const map = gaussianBlur(resized, { size: 5, sigma: 4 });
+  const score = topMean(reshape(map, [batch, mapSize * mapSize]), { fraction: 0.01 });
+  return { tokenMaps, upsampled, resized, map, score };
+}

@@ -1,0 +1,169 @@
+/**
+ * The command line `inp-former`: arguments, help and exit codes. What a command needs (the engine, image decoding) is
+ * loaded when it runs, so that help is instant and needs nothing installed. Exit codes: 0 done, 1 failed, 2 wrong usage.
+ */
+import { createRequire } from 'node:module';
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { AbortedError, InpFormerError, UsageError } from '../errors.ts';
+import { DEFAULT_ENCODER } from '../weights/catalog.ts';
+import { adapterChoices } from './adapter.ts';
+import { CommandContext, errorRecord, type CliIo, type CommonOptions } from './commands/context.ts';
+
+export type { CliIo } from './commands/context.ts';
+
+const DONE = 0;
+const FAILED = 1;
+const WRONG_USAGE = 2;
+
+/**
+ * Runs one command.
+ * @param argv the arguments after the program's name
+ * @returns the exit code; never throws, never exits
+ */
+export async function runCli(argv: readonly string[], io: CliIo): Promise<number> {
+  const context = new CommandContext(io, argv.includes('--json'));
+  const fail = (error: unknown, code: number): number => {
+    context.result(errorRecord(error));
+    return code;
+  };
+  let exitCode = DONE;
+  const program = createProgram(io, async (run) => {
+    exitCode = await run(context);
+  });
+  try {
+    await program.parseAsync([...argv], { from: 'user' });
+    return exitCode;
+  } catch (error) {
+    if (error instanceof CommanderError) {
+      // Help and version are asked for and end with 0; commander has written its own text for all others.
+      return error.exitCode === 0 ? DONE : fail(new UsageError(error.message), WRONG_USAGE);
+    }
+    if (error instanceof AbortedError || (error instanceof Error && error.name === 'AbortError')) {
+      io.stderr.write('Stopped.\n');
+      return fail(error instanceof AbortedError ? error : new AbortedError('Stopped.'), FAILED);
+    }
+    if (error instanceof InpFormerError) io.stderr.write(`Error: ${error.message}\n`);
+    else io.stderr.write(`Unexpected error, probably a fault in inp-former itself: ${error instanceof Error ? error.stack : String(error)}\n`);
+    return fail(error, error instanceof UsageError ? WRONG_USAGE : FAILED);
+  }
+}
+
+/** The process's own entry: Ctrl-C (or SIGTERM) stops cleanly and keeps what is done, a second one ends at once. */
+export async function main(): Promise<void> {
+  const controller = new AbortController();
+  let signals = 0;
+  const onSignal = () => {
+    signals++;
+    if (signals > 1) process.exit(130);
+    process.stderr.write('\nStopping; once more ends at once.\n');
+    controller.abort();
+  };
+  process.on('SIGINT', onSignal);
+  process.on('SIGTERM', onSignal);
+  // A reader that goes away (`| head`) is no error.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error;
+  });
+  process.exitCode = await runCli(process.argv.slice(2), { stdout: process.stdout, stderr: process.stderr, signal: controller.signal });
+  process.off('SIGINT', onSignal);
+  process.off('SIGTERM', onSignal);
+}
+
+type Execute = (run: (context: CommandContext) => Promise<number>) => Promise<void>;
+
+function createProgram(io: CliIo, execute: Execute): Command {
+  const program = new Command('inp-former')
+    .description('Train INP-Former on images of normal things, then find what is wrong in others. Runs on WebGPU.')
+    .version(packageVersion())
+    .configureOutput({ writeOut: (text) => io.stdout.write(text), writeErr: (text) => io.stderr.write(text) })
+    .showHelpAfterError('(inp-former --help lists all options.)')
+    .exitOverride()
+    .addHelpText('after', `
+Exit codes: 0 done, 1 failed (or an image could not be read), 2 wrong usage.
+With --json the last line of stdout is one JSON object, and everything else goes to stderr.
+
+Example:
+  inp-former train --data images/normal --out model.safetensors
+  inp-former inspect --model model.safetensors images/new/*.png --out heatmaps`);
+
+  const command = (name: string, description: string) =>
+    program.command(name).description(description).option('--json', 'end with one JSON object on stdout');
+  const adapterOption = () => new Option('--adapter <name>', 'what computes').choices(adapterChoices).default('auto');
+  const modelOption = ['--model <file>', 'model file that `train` wrote'] as const;
+  const encoderOfModel = ['--encoder <name|path>', 'the encoder that the model was trained with, if it is not found by itself'] as const;
+  const batchOption = () => new Option('--batch-size <n>', 'images at a time').argParser(positiveInteger).default(8);
+
+  command('train', 'train on a folder of normal images, or on train/good of an MVTec-style folder')
+    .requiredOption('--data <dir>', 'folder of normal images')
+    .requiredOption('--out <file>', 'model file to write; a stopped run leaves <file>.checkpoint')
+    .option('--encoder <name|path>', 'frozen encoder: a name (`inp-former plan --help` lists them) or a .safetensors file', DEFAULT_ENCODER)
+    .option('--resize <pixels>', 'images are resized to this square', positiveInteger, 448)
+    .option('--crop <pixels>', 'and their centre of this size is used; a multiple of the patch size 14', positiveInteger, 392)
+    .addOption(new Option('--steps <n>', 'optimiser steps').argParser(positiveInteger).conflicts('epochs'))
+    .addOption(new Option('--epochs <n>', 'passes through the images, in place of --steps').argParser(positiveInteger))
+    .option('--warmup <n>', 'steps until the learning rate is full', nonNegativeInteger)
+    .option('--batch-size <n>', 'images a step', positiveInteger, 16)
+    .option('--limit <n>', 'train on the first n images in name order; the threshold then comes from the others', positiveInteger)
+    .option('--seed <n>', 'same seed, same model, bit for bit', nonNegativeInteger, 1)
+    .option('--resume', 'go on from <file>.checkpoint')
+    .option('--skip-unreadable', 'leave out images that cannot be read, instead of stopping')
+    .addOption(adapterOption())
+    .action((options) => execute(async (context) => (await import('./commands/train.ts')).train(options, context)));
+
+  command('inspect', 'score images and write heat-map overlays')
+    .argument('<images...>', 'image files, or folders of them')
+    .requiredOption(...modelOption)
+    .option('--out <dir>', 'folder for the heat maps', 'heatmaps')
+    .option('--threshold <t>', 'score above which an image is defective, in place of the calibrated one', finiteNumber)
+    .option(...encoderOfModel)
+    .addOption(batchOption())
+    .addOption(adapterOption())
+    .addHelpText('after', '\nAn image that cannot be read is reported and skipped; the exit code is then 1, with the results of the others in place.\nA defective image is a result, not a failure: it does not change the exit code.')
+    .action((images, options) => execute(async (context) => (await import('./commands/inspect.ts')).inspect(images, options, context)));
+
+  command('evaluate', 'measure a model on an MVTec-style folder (test/good, test/<defect>, ground_truth/<defect>)')
+    .requiredOption(...modelOption)
+    .requiredOption('--data <dir>', 'MVTec-style folder')
+    .option('--limit-per-class <n>', 'only the first n images, in name order, of each test folder', positiveInteger)
+    .option('--threshold <t>', 'judge this threshold in place of the calibrated one', finiteNumber)
+    .option('--skip-unreadable', 'leave out images that cannot be read, instead of stopping')
+    .option(...encoderOfModel)
+    .addOption(batchOption())
+    .addOption(adapterOption())
+    .action((options) => execute(async (context) => (await import('./commands/evaluate.ts')).evaluate(options, context)));
+
+  command('plan', 'what a run would cost: kernels, operations, memory; needs no GPU')
+    .option('--encoder <name|path>', 'encoder: tiny, dinov2-small, -base, -large, each also -with-registers, or a file', DEFAULT_ENCODER)
+    .option('--crop <pixels>', 'side of the images', positiveInteger, 392)
+    .option('--batch-size <n>', 'images at a time', positiveInteger, 1)
+    .option('--train', 'a training step instead of an inspection')
+    .addOption(adapterOption().hideHelp())
+    .action((options) => execute(async (context) => (await import('./commands/plan.ts')).plan(options, context)));
+
+  command('info', 'the adapter, its limits and what speed to expect; what to do where there is none')
+    .addOption(adapterOption())
+    .action((options: CommonOptions) => execute(async (context) => (await import('./commands/info.ts')).info(options, context)));
+
+  return program;
+}
+
+function packageVersion(): string {
+  return (createRequire(import.meta.url)('inp-former-webgpu/package.json') as { version: string }).version;
+}
+
+function positiveInteger(text: string): number {
+  const value = nonNegativeInteger(text);
+  if (value === 0) throw new InvalidArgumentError('It must be at least 1.');
+  return value;
+}
+
+function nonNegativeInteger(text: string): number {
+  if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError('It must be a whole number.');
+  return Number(text);
+}
+
+function finiteNumber(text: string): number {
+  const value = Number(text);
+  if (text.trim() === '' || !Number.isFinite(value)) throw new InvalidArgumentError('It must be a number.');
+  return value;
+}

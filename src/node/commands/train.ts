@@ -1,0 +1,136 @@
+/**
+ * `inp-former train`: a folder of normal images becomes a model file. What can fail cheaply fails first: options, folder,
+ * place to write, encoder, adapter. A run that is stopped leaves `<out>.checkpoint`, from which `--resume` goes on.
+ */
+import { existsSync } from 'node:fs';
+import { mkdir, readFile, rm, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { trainingImages } from '../../data/layout.ts';
+import { InputError, UsageError } from '../../errors.ts';
+import { splitForCalibration } from '../../inspect/calibration.ts';
+import { trainInspector, type CheckpointStore } from '../../train/train.ts';
+import { fileError, writeFileAtomic } from '../files.ts';
+import { listFolder } from '../folders.ts';
+import { imageFileSource } from '../images.ts';
+import { openSpillFile } from '../spill.ts';
+import { byteSize, duration, type CommandContext, type CommonOptions } from './context.ts';
+import { openEncoder } from './encoders.ts';
+
+export interface TrainCommandOptions extends CommonOptions {
+  readonly data: string;
+  readonly out: string;
+  readonly encoder: string;
+  readonly resize: number;
+  readonly crop: number;
+  readonly steps?: number;
+  readonly epochs?: number;
+  readonly warmup?: number;
+  readonly batchSize: number;
+  readonly limit?: number;
+  readonly seed: number;
+  readonly resume?: boolean;
+  readonly skipUnreadable?: boolean;
+}
+
+export async function train(options: TrainCommandOptions, context: CommandContext): Promise<number> {
+  const { data, out, resize, crop, steps, epochs, warmup, batchSize, limit, seed, resume = false, skipUnreadable = false } = options;
+  if (crop > resize) throw new UsageError(`--crop ${crop} does not fit into --resize ${resize}: give a --crop of at most ${resize}.`);
+  const checkpointFile = await prepareOutput(out, resume, context);
+
+  const started = performance.now();
+  const split = splitForCalibration(trainingImages(await listFolder(data), data), { limit });
+  const sources = (paths: readonly string[]) => paths.map((path) => imageFileSource(join(data, path)));
+  context.field('Images', split.rule);
+
+  const encoder = await openEncoder(options.encoder, context);
+  const engine = await context.engine(options.adapter);
+  const progress = context.progress();
+  const store = checkpointStore(checkpointFile);
+  try {
+    const { inspector, model, record } = await trainInspector(engine, {
+      encoder,
+      images: sources(split.train),
+      // Where none can be held out, calibration happens on the training images, which trainInspector knows by their absence here.
+      ...(split.heldOut && { calibrationImages: sources(split.calibration) }),
+      resize, crop, batchSize, seed, skipUnreadable, resume,
+      ...(steps !== undefined && { steps }),
+      ...(epochs !== undefined && { epochs }),
+      ...(warmup !== undefined && { warmupSteps: warmup }),
+      signal: context.signal,
+      onProgress: progress.onTraining,
+      checkpoint: store,
+      featureCache: { spill: openSpillFile },
+    });
+    progress.end();
+    const { calibration } = inspector.metadata;
+    inspector.dispose();
+    await writeFileAtomic(out, model);
+    await rm(checkpointFile, { force: true });
+
+    for (const { name, reason } of record.skipped) context.warn(`skipped ${name}: ${reason}`);
+    const seconds = (performance.now() - started) / 1000;
+    context.field('Trained', `${record.steps} steps in ${duration(record.seconds)}, ${record.imagesPerSecond.toPrecision(3)} images/s, final loss ${record.finalLoss.toFixed(4)}`);
+    context.field('Phases', Object.entries(progress.seconds).map(([phase, time]) => `${phase} ${duration(time)}`).join(', '));
+    context.field('Threshold', `${calibration.threshold.toPrecision(4)} (${calibration.rule})`);
+    context.field('Model', `${out} (${byteSize(model.length)})`);
+    context.say(`\nNext: inp-former inspect --model ${quoted(out)} IMAGE…`);
+    context.result({
+      command: 'train',
+      model: out,
+      bytes: model.length,
+      images: { train: split.train.length, calibration: split.calibration.length, heldOut: split.heldOut, skipped: record.skipped },
+      steps: record.steps,
+      finalLoss: record.finalLoss,
+      threshold: calibration.threshold,
+      calibration,
+      encoder: { name: encoder.name, sha256: encoder.sha256 },
+      adapter: { name: engine.adapter.name, isSoftware: engine.adapter.isSoftware },
+      imagesPerSecond: record.imagesPerSecond,
+      seconds: { ...progress.seconds, training: record.seconds, total: seconds },
+    });
+    return 0;
+  } catch (error) {
+    progress.end();
+    if (existsSync(checkpointFile)) context.say(`The state of the training is kept in ${checkpointFile}; the same command with --resume goes on from there.`);
+    throw error;
+  } finally {
+    engine.dispose();
+  }
+}
+
+/** Finds out now, not after hours of training, that the model can't be written. Returns the checkpoint's path. */
+async function prepareOutput(out: string, resume: boolean, context: CommandContext): Promise<string> {
+  const checkpointFile = `${out}.checkpoint`;
+  if (await stat(out).then((info) => info.isDirectory(), () => false)) {
+    throw new InputError(`${out}: this is a folder; --out names the model file, e.g. ${join(out, 'model.safetensors')}.`, { file: out });
+  }
+  await mkdir(dirname(out), { recursive: true }).catch((cause: unknown) => {
+    throw fileError(dirname(out), cause, 'written');
+  });
+  const probe = `${out}.${process.pid}.tmp`;
+  await writeFileAtomic(probe, 'inp-former\n');
+  await rm(probe, { force: true });
+  if (resume && !existsSync(checkpointFile)) {
+    throw new InputError(`${checkpointFile}: there is no checkpoint to resume from. Leave out --resume to start anew.`, { file: checkpointFile });
+  }
+  if (!resume && existsSync(checkpointFile)) {
+    context.warn(`${checkpointFile} is left from a run that was stopped and will be replaced; to go on from it, stop now and add --resume.`);
+  }
+  return checkpointFile;
+}
+
+/** The checkpoint goes only after the model has been written, which a full disk may prevent: so `remove` waits for {@link train}. */
+function checkpointStore(path: string): CheckpointStore {
+  return {
+    load: () => readFile(path).catch((cause: NodeJS.ErrnoException) => {
+      if (cause.code === 'ENOENT') return undefined;
+      throw fileError(path, cause, 'read');
+    }),
+    save: (bytes) => writeFileAtomic(path, bytes),
+    remove: async () => {},
+  };
+}
+
+function quoted(path: string): string {
+  return /^[\w@%+=:,./-]+$/.test(path) ? path : `'${path.replaceAll("'", `'\\''`)}'`;
+}

@@ -1,0 +1,9 @@
+/** What Node adds to the core: Dawn, image files, folders, encoders from disk or download, atomic files. */
+export * from '../index.ts';
+export { createNodeEngine } from './engine.ts';
+export { createGpu, noAdapterAdvice, type AdapterChoice } from './adapter.ts';
+export { decodeImageFile, encodePng, imageFileSource } from './images.ts';
+export { listFolder } from './folders.ts';
+export { readFileChecked, writeFileAtomic } from './files.ts';
+export { resolveEncoder, type ResolveEncoderOptions } from './encoder-store.ts';
+export { openSpillFile } from './spill.ts';
