@@ -1,55 +1,6 @@
-// `npm run demo` on a fresh clone: installs what is missing, builds what is out of date, then runs the demo. Built-in
-// modules only, because nothing else is there yet.
-import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+// `npm run demo`: sets the package up where it is not, then runs the demo.
+import { setUp } from './setup.mjs';
 
-const root = fileURLToPath(new URL('..', import.meta.url));
-const inRoot = (...parts) => join(root, ...parts);
-
-const [major, minor] = process.versions.node.split('.').map(Number);
-if (major < 20 || (major === 20 && minor < 19)) {
-  console.error(`Node ${process.versions.node} is too old: install Node 20.19 or newer.`);
-  process.exit(1);
-}
-
-const setup = [];
-if (!isInstalled()) step('installation', ['ci', '--no-audit', '--no-fund']);
-if (!isBuilt()) step('build', ['run', 'build']);
-
+const steps = setUp();
 const { runDemo } = await import('../dist/src/node/demo.js');
-process.exitCode = await runDemo(process.argv.slice(2), setup);
-
-/** Whether node_modules holds what package-lock.json asks for. npm leaves out optional packages of other platforms. */
-function isInstalled() {
-  const installedFile = inRoot('node_modules', '.package-lock.json');
-  if (!existsSync(installedFile)) return false;
-  const wanted = JSON.parse(readFileSync(inRoot('package-lock.json'), 'utf8')).packages;
-  const installed = JSON.parse(readFileSync(installedFile, 'utf8')).packages;
-  return Object.entries(wanted).every(([path, entry]) => {
-    if (path === '') return true;
-    const found = installed[path];
-    return found ? found.version === entry.version : Boolean(entry.optional || entry.devOptional);
-  });
-}
-
-/** Whether the built demo is newer than every source. */
-function isBuilt() {
-  const built = inRoot('dist', 'src', 'node', 'demo.js');
-  if (!existsSync(built)) return false;
-  const builtAt = statSync(built).mtimeMs;
-  const sources = ['src', 'shaders'].flatMap((folder) => readdirSync(inRoot(folder), { recursive: true }).map((path) => inRoot(folder, String(path))));
-  return [...sources, inRoot('tsconfig.json'), inRoot('tsconfig.build.json')].every((path) => statSync(path).mtimeMs <= builtAt);
-}
-
-function step(name, npmArguments) {
-  console.error(`First the ${name}: npm ${npmArguments.join(' ')}`);
-  const started = performance.now();
-  const { status, error } = spawnSync('npm', npmArguments, { cwd: root, stdio: ['ignore', 2, 2], shell: process.platform === 'win32' });
-  if (status !== 0) {
-    console.error(`The ${name} failed${error ? ` (${error.message})` : ''}; run \`npm ${npmArguments.join(' ')}\` to see why.`);
-    process.exit(1);
-  }
-  setup.push({ name, seconds: (performance.now() - started) / 1000 });
-}
+process.exitCode = await runDemo(process.argv.slice(2), steps);

@@ -42,6 +42,7 @@ export class GpuContext {
   readonly pipelines: PipelineCache;
   /** Bytes in buffers made through this context and not yet destroyed. */
   allocatedBytes = 0;
+  private readonly live = new Set<GPUBuffer>();
   private readonly ownsDevice: boolean;
   private failure: InpFormerError | undefined;
   private readonly lossListeners = new Set<(error: DeviceLostError) => void>();
@@ -85,9 +86,11 @@ export class GpuContext {
     }
   }
 
-  /** Called once if the device is lost; returns a function that stops listening. */
+  /** Called once if the device is lost, or was; returns a function that stops listening. */
   onLost(listener: (error: DeviceLostError) => void): () => void {
     this.lossListeners.add(listener);
+    const { failure } = this;
+    if (failure instanceof DeviceLostError) queueMicrotask(() => { if (this.lossListeners.has(listener)) listener(failure); });
     return () => this.lossListeners.delete(listener);
   }
 
@@ -101,7 +104,7 @@ export class GpuContext {
   }
 
   /** Runs `body` inside error scopes; validation and memory errors reject as typed errors that name `what`. */
-  async guarded<T>(what: string, body: () => T | Promise<T>): Promise<T> {
+  async guarded<T>(what: string, body: () => T): Promise<T> {
     this.check();
     const { device } = this;
     device.pushErrorScope('out-of-memory');
@@ -109,10 +112,11 @@ export class GpuContext {
     let result: T | undefined;
     let thrown: unknown;
     try {
-      result = await body();
+      result = body();
     } catch (error) {
       thrown = error ?? new Error('unknown');
     }
+    // Popped before anything is awaited: the scopes are the device's, and those of two calls must not interleave.
     const [validation, memory] = await Promise.all([device.popErrorScope(), device.popErrorScope()]).catch(() => [null, null]);
     this.check();
     if (memory) throw new AllocationError(`${what}: the GPU is out of memory (${memory.message}).`);
@@ -127,11 +131,25 @@ export class GpuContext {
       throw new AllocationError(`${label}: ${bytes} bytes are asked for in one buffer, the adapter allows ${this.target.maxBufferSize}.`);
     }
     const buffer = this.device.createBuffer({ label, size: Math.max(16, roundUp(bytes, 16)), usage });
+    this.live.add(buffer);
     this.allocatedBytes += buffer.size;
     return buffer;
   }
 
+  /** As {@link createBuffer}, several at once: all of them or, where one can't be had, none. */
+  async createBuffers(label: string, sizes: readonly number[], usage: GPUBufferUsageFlags): Promise<GPUBuffer[]> {
+    const buffers: GPUBuffer[] = [];
+    try {
+      await this.guarded(label, () => sizes.forEach((bytes, i) => buffers.push(this.createBuffer(`${label} ${i}`, bytes, usage))));
+    } catch (error) {
+      for (const buffer of buffers) this.destroyBuffer(buffer);
+      throw error;
+    }
+    return buffers;
+  }
+
   destroyBuffer(buffer: GPUBuffer): void {
+    if (!this.live.delete(buffer)) return;
     this.allocatedBytes -= buffer.size;
     buffer.destroy();
   }
@@ -141,6 +159,8 @@ export class GpuContext {
     try {
       await buffer.mapAsync(MapMode.READ, 0, bytes);
     } catch (cause) {
+      // A map fails too when the device goes, and the loss itself may be told a moment later.
+      await new Promise((resolve) => setTimeout(resolve));
       this.check();
       throw new ReadbackError(`Reading ${bytes} bytes back from the GPU failed: ${String(cause)}`, { cause });
     }

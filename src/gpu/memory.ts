@@ -55,10 +55,9 @@ export class DeviceMemory {
   /** Allocates zeroed memory for the tensors, in order; the group is split where it exceeds what one binding may cover. */
   static async allocate(context: GpuContext, label: string, sizes: Iterable<readonly [string, number]>): Promise<DeviceMemory> {
     const { places, buffers: totals } = layoutFor(context.target, sizes);
-    const buffers = await context.guarded(label, () =>
-      totals.map((bytes, i) => context.createBuffer(`${label} ${i}`, bytes, Usage.STORAGE | Usage.COPY_SRC | Usage.COPY_DST)));
+    if (new Set(places.map((l) => l.name)).size !== places.length) throw new UsageError(`${label}: two tensors have the same name.`);
+    const buffers = await context.createBuffers(label, totals, Usage.STORAGE | Usage.COPY_SRC | Usage.COPY_DST);
     const tensors = new Map(places.map((l) => [l.name, { buffer: buffers[l.buffer]!, offset: l.offset, bytes: l.bytes }]));
-    if (tensors.size !== places.length) throw new UsageError(`${label}: two tensors have the same name.`);
     return new DeviceMemory(context, tensors, buffers);
   }
 

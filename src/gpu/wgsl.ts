@@ -52,7 +52,7 @@ export function wgsl(strings: TemplateStringsArray, ...values: WgslValue[]): Wgs
 function emit(value: WgslValue | undefined, index: number): string {
   if (typeof value === 'string') return value;
   if (typeof value === 'number' && Number.isSafeInteger(value)) return String(value);
-  if (typeof value === 'object' && value !== null) return value.code;
+  if (typeof value === 'object' && typeof value?.code === 'string') return value.code;
   throw new UsageError(
     `WGSL value ${index} is ${String(value)}: expected an integer, a string, or f32(x) for a floating-point constant.`,
   );
@@ -70,8 +70,9 @@ export function kernel(file: string, label: string, text: WgslText): KernelSourc
 
 /** A floating-point literal that keeps its type (`1` becomes `1.0f`) and rounds once, to f32. */
 export function f32(value: number): string {
-  if (!Number.isFinite(value)) throw new UsageError(`WGSL has no literal for ${value}.`);
-  const text = String(Math.fround(value));
+  const rounded = Math.fround(value);
+  if (!Number.isFinite(rounded)) throw new UsageError(`WGSL has no f32 literal for ${value}.`);
+  const text = String(rounded);
   return /[.e]/.test(text) ? `${text}f` : `${text}.0f`;
 }
 

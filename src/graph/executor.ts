@@ -6,9 +6,12 @@
 import { UsageError } from '../errors.ts';
 import { Usage, type GpuContext } from '../gpu/context.ts';
 import { DeviceMemory, type DeviceTensor } from '../gpu/memory.ts';
+import type { CompiledKernel } from '../gpu/pipelines.ts';
 import { roundUp } from '../gpu/target.ts';
 import type { Location, Plan } from './plan.ts';
 import { bytesOf, sizeOf, type TensorData, type TensorSpec } from './tensor.ts';
+
+const arrayTypes = { f32: Float32Array, u32: Uint32Array, i32: Int32Array } as const;
 
 interface EncodedDispatch {
   readonly node: string;
@@ -35,6 +38,7 @@ export class Executable {
   private readonly constants: DeviceMemory | undefined;
   private readonly locate: (location: Location) => { buffer: GPUBuffer; offset: number };
   private readonly stagingPool: GPUBuffer[] = [];
+  private disposed = false;
 
   private constructor(
     context: GpuContext, plan: Plan, dispatches: readonly EncodedDispatch[], slabs: readonly GPUBuffer[],
@@ -64,19 +68,30 @@ export class Executable {
     }
     const compiling = Promise.all(plan.dispatches.map((d) => context.pipelines.get(d.kernel, d.bindings.map((b) => b.access))));
     compiling.catch(() => undefined);
-    const slabs = await context.guarded('plan memory', () =>
-      plan.slabs.map((bytes, i) => context.createBuffer(`slab ${i}`, bytes, Usage.STORAGE | Usage.COPY_SRC | Usage.COPY_DST)));
+    const slabs = await context.createBuffers('slab', plan.slabs, Usage.STORAGE | Usage.COPY_SRC | Usage.COPY_DST);
     let constants: DeviceMemory | undefined;
-    if (plan.constants.length > 0) {
-      constants = await DeviceMemory.allocate(context, 'constants', plan.constants.map((t, i) => [String(i), sizeOf(t.shape) * 4] as const));
-      for (const [i, t] of plan.constants.entries()) constants.write(String(i), t.node.data!);
+    try {
+      if (plan.constants.length > 0) {
+        constants = await DeviceMemory.allocate(context, 'constants', plan.constants.map((t, i) => [String(i), sizeOf(t.shape) * 4] as const));
+        for (const [i, t] of plan.constants.entries()) constants.write(String(i), t.node.data!);
+      }
+      return await Executable.bind(context, plan, await compiling, slabs, constants, parameters);
+    } catch (error) {
+      for (const slab of slabs) context.destroyBuffer(slab);
+      constants?.dispose();
+      throw error;
     }
+  }
+
+  private static async bind(
+    context: GpuContext, plan: Plan, kernels: readonly CompiledKernel[], slabs: readonly GPUBuffer[],
+    constants: DeviceMemory | undefined, parameters: ReadonlyMap<string, DeviceTensor>,
+  ): Promise<Executable> {
     const locate = (location: Location): { buffer: GPUBuffer; offset: number } => {
       if (location.kind === 'slab') return { buffer: slabs[location.slab]!, offset: location.offset };
       const bound = location.kind === 'parameter' ? parameters.get(location.name)! : constants!.tensors.get(String(location.index))!;
       return { buffer: bound.buffer, offset: bound.offset + location.offset };
     };
-    const kernels = await compiling;
     const dispatches = await context.guarded('bind groups', () => plan.dispatches.map((d, i): EncodedDispatch => ({
       node: d.node,
       pipeline: kernels[i]!.pipeline,
@@ -95,7 +110,7 @@ export class Executable {
    * @param inputs a value for every input of the plan.
    * @param options.read names of the outputs wanted; default all.
    * @param options.before other plans' work, recorded first and sent in the same submit.
-   * @throws UsageError for missing or misshaped inputs; ReadbackError; DeviceLostError
+   * @throws UsageError for missing or misshaped inputs; KernelError for what the device refused; ReadbackError; DeviceLostError
    */
   async run(inputs: Readonly<Record<string, TensorData>> = {}, options: { read?: readonly string[]; before?: (encoder: GPUCommandEncoder) => void } = {}): Promise<Record<string, TensorData>> {
     this.context.check();
@@ -110,6 +125,7 @@ export class Executable {
    * so one executable can be recorded only once in a submit.
    */
   record(encoder: GPUCommandEncoder, inputs: Readonly<Record<string, TensorData>>): void {
+    if (this.disposed) throw new UsageError('This plan was disposed of; prepare it again to run it.');
     this.writeInputs(inputs);
     const pass = encoder.beginComputePass();
     for (const d of this.dispatches) encodeDispatch(pass, d);
@@ -167,6 +183,7 @@ export class Executable {
       const data = inputs[name];
       if (!data) throw new UsageError(`Input ${name} of shape [${spec.shape.join(', ')}] was not given.`);
       if (data.length !== sizeOf(spec.shape)) throw new UsageError(`Input ${name} of shape [${spec.shape.join(', ')}] needs ${sizeOf(spec.shape)} elements, got ${data.length}.`);
+      if (!(data instanceof arrayTypes[spec.dtype])) throw new UsageError(`Input ${name} is ${spec.dtype} and needs a ${arrayTypes[spec.dtype].name}, got a ${(data as object).constructor.name}.`);
       const { buffer, offset } = this.locate(location);
       this.context.device.queue.writeBuffer(buffer, offset, data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
     }
@@ -189,8 +206,15 @@ export class Executable {
     this.context.device.queue.submit([encoder.finish()]);
     this.submits++;
     if (!staging) return {};
-    const bytes = await this.context.readStaging(staging, total);
-    this.stagingPool.push(staging);
+    let bytes: ArrayBuffer;
+    try {
+      bytes = await this.context.readStaging(staging, total);
+    } catch (error) {
+      this.context.destroyBuffer(staging);
+      throw error;
+    }
+    if (this.disposed) this.context.destroyBuffer(staging);
+    else this.stagingPool.push(staging);
     at = 0;
     const results: Record<string, TensorData> = {};
     for (const { name, spec } of wanted) {
@@ -206,7 +230,9 @@ export class Executable {
     return this.context.createBuffer('staging', roundUp(bytes, 16), Usage.MAP_READ | Usage.COPY_DST);
   }
 
+  /** Frees the plan's memory. Runs that were submitted before still end; later ones are refused. */
   dispose(): void {
+    this.disposed = true;
     for (const buffer of [...this.slabs, ...this.stagingPool]) this.context.destroyBuffer(buffer);
     this.stagingPool.length = 0;
     this.constants?.dispose();
@@ -220,7 +246,5 @@ function encodeDispatch(pass: GPUComputePassEncoder, d: EncodedDispatch): void {
 }
 
 function view(bytes: ArrayBuffer, offset: number, spec: TensorSpec): TensorData {
-  const length = sizeOf(spec.shape);
-  if (spec.dtype === 'f32') return new Float32Array(bytes, offset, length);
-  return spec.dtype === 'u32' ? new Uint32Array(bytes, offset, length) : new Int32Array(bytes, offset, length);
+  return new arrayTypes[spec.dtype](bytes, offset, sizeOf(spec.shape));
 }

@@ -23,3 +23,4 @@ export * from './sum.ts';
 export * from './token-cosine.ts';
 export * from './channel-slice.ts';
 export * from './softmax-attention.ts';
+export * from './prototype-attention.ts';

@@ -5,9 +5,9 @@
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { describe } from 'vitest';
 import { readSafetensors } from '../../src/weights/safetensors.ts';
+import { goldenFolder } from './golden-folder.ts';
 
 export interface GoldenTensor {
   /** As safetensors names it: 'F32', 'F64', 'I32', 'U8', 'F16' (whose data are the raw 16-bit patterns). */
@@ -16,19 +16,7 @@ export interface GoldenTensor {
   readonly data: Float32Array | Float64Array | Int32Array | Uint8Array | Uint16Array;
 }
 
-const projectRoot = fileURLToPath(new URL('../../', import.meta.url));
-
-/** The golden folder, or undefined where INP_GOLDEN is not set and the default folder is absent. */
-export function goldenFolder(): string | undefined {
-  const named = process.env.INP_GOLDEN;
-  if (named) {
-    const folder = resolve(named);
-    if (!existsSync(folder)) throw new Error(`INP_GOLDEN names ${folder}, which does not exist: correct it or unset it.`);
-    return folder;
-  }
-  const folder = resolve(projectRoot, '../shared/golden');
-  return existsSync(folder) ? folder : undefined;
-}
+export { goldenFolder };
 
 /** The file's path in the golden folder; throws where there is no such folder or file. */
 export function goldenPath(relativePath: string): string {

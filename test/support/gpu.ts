@@ -4,8 +4,13 @@ import { createGpu, type AdapterChoice } from '../../src/node/adapter.ts';
 
 let context: Promise<GpuContext> | undefined;
 
+/** Where adapters come from, for tests that need a device of their own. */
+export function testGpu(): Promise<GPU> {
+  return createGpu((process.env['INP_ADAPTER'] ?? 'swiftshader') as AdapterChoice);
+}
+
 /** One context for all tests of a file. Fails, never skips, where there is no adapter. */
 export function testContext(): Promise<GpuContext> {
-  context ??= createGpu((process.env['INP_ADAPTER'] ?? 'swiftshader') as AdapterChoice).then((gpu) => GpuContext.acquire({ gpu }));
+  context ??= testGpu().then((gpu) => GpuContext.acquire({ gpu }));
   return context;
 }

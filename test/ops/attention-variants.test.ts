@@ -1,0 +1,103 @@
+/**
+ * What the table of operations can't show of attention: the kernels that real GPUs get (their variant is chosen by the
+ * adapter's family, and the adapters of the tests are CPUs), rows of zero or nearly zero norm, logits that overflow
+ * an exponential, and gradients that nobody wants.
+ */
+import { describe, expect, test } from 'vitest';
+import { Random } from '../../src/data/random.ts';
+import { differentiate } from '../../src/graph/autograd.ts';
+import { Executable } from '../../src/graph/executor.ts';
+import { interpret } from '../../src/graph/interpreter.ts';
+import { compile } from '../../src/graph/plan.ts';
+import { input, reachableNodes, sizeOf, type Tensor } from '../../src/graph/tensor.ts';
+import * as operations from '../../src/ops/index.ts';
+import type { Target } from '../../src/gpu/target.ts';
+import { expectClose } from '../support/golden.ts';
+import { testContext } from '../support/gpu.ts';
+import { attentionCases } from './cases/attention.ts';
+
+type Feeds = Record<string, Float32Array>;
+
+/** Runs the graph on the adapter, planned for `family`, and holds every output against the f64 reference. */
+async function check(outputs: Record<string, Tensor>, feeds: Feeds, tolerance: number, family?: Target['family']): Promise<void> {
+  const context = await testContext();
+  const plan = compile({ target: { ...context.target, ...(family ? { family } : {}) }, outputs });
+  const executable = await Executable.prepare(context, plan);
+  const leaves = new Map([...plan.inputs.keys()].map((name) => [name, feeds[name]!]));
+  const actual = await executable.run(Object.fromEntries(leaves)).finally(() => executable.dispose());
+  const expected = interpret(Object.values(outputs), leaves);
+  Object.keys(outputs).forEach((name, i) => expectClose(actual[name]!, expected[i]!, { relL2: tolerance, name }));
+}
+
+/** The outputs, and the gradients of all f32 inputs given random gradients of the outputs. */
+function withGradients(outputs: Record<string, Tensor>, seeded: readonly string[], wanted: readonly string[]): Record<string, Tensor> {
+  const seeds = seeded.map((name) => ({ tensor: outputs[name]!, gradient: input(`gradient of ${name}`, outputs[name]!.shape) }));
+  const leaves = reachableNodes(seeds.map((s) => s.tensor)).filter((n) => wanted.includes(n.name)).map((n) => n.outputs[0]!);
+  const gradients = differentiate(seeds, leaves, operations.add);
+  return { ...outputs, ...Object.fromEntries(leaves.map((t, i) => [`gradient by ${t.name}`, gradients[i]!])) };
+}
+
+function randomFeeds(outputs: Record<string, Tensor>, random: Random): Feeds {
+  const leaves = reachableNodes(Object.values(outputs)).filter((n) => n.kind === 'input').map((n) => n.outputs[0]!);
+  return Object.fromEntries(leaves.map((t) => [t.name, Float32Array.from({ length: sizeOf(t.shape) }, () => random.normal())]));
+}
+
+const cases = attentionCases.flatMap((c) => c.shapes.map((shape) => [c.name, JSON.stringify(shape), c, shape] as const));
+
+describe('the variants for GPUs', () => {
+  test.each(cases)('%s %s', async (name, label, c, shape) => {
+    const built = c.build(shape);
+    const seeded = c.gradientOutputs ?? Object.keys(built);
+    const outputs = c.differentiate ? withGradients(built, seeded, c.differentiate) : built;
+    const random = new Random(`${name} ${label}`);
+    await check(outputs, { ...randomFeeds(outputs, random), ...(c.feeds?.(shape, random) as Feeds | undefined) }, 1e-5, 'gpu');
+  });
+});
+
+test('softmaxAttention of large logits stays finite and exact', async () => {
+  const [q, k, v] = [input('q', [1, 9, 16]), input('k', [1, 33, 16]), input('v', [1, 33, 16])];
+  const y = operations.softmaxAttention({ query: operations.channels(q), key: operations.channels(k), value: operations.channels(v), numHeads: 1 });
+  const random = new Random('large logits');
+  const feeds = randomFeeds({ y }, random);
+  // Logits around 1e4, which in f32 are exact to 1e-3: whole numbers keep them exact.
+  for (const name of ['q', 'k']) feeds[name] = feeds[name]!.map((x) => Math.round(64 * x));
+  await check({ y, logSumExp: y.node.outputs[1]! }, feeds, 1e-3);
+});
+
+test('softmaxAttention computes only the gradients that are wanted', async () => {
+  const [q, k, v] = [input('q', [2, 6, 32]), input('k', [2, 21, 32]), input('v', [2, 21, 32])];
+  const y = operations.softmaxAttention({ query: operations.channels(q), key: operations.channels(k), value: operations.channels(v), numHeads: 2 });
+  const context = await testContext();
+  const kernelsFor = (wanted: string[]): number => compile({ target: context.target, outputs: withGradients({ y }, ['y'], wanted) }).dispatches.length;
+  expect([kernelsFor(['v']), kernelsFor(['q']), kernelsFor(['q', 'k', 'v'])]).toEqual([2, 3, 4]);
+  for (const wanted of [['v'], ['k'], ['q'], ['q', 'v']]) {
+    const outputs = withGradients({ y }, ['y'], wanted);
+    await check(outputs, randomFeeds(outputs, new Random('wanted')), 1e-5);
+  }
+});
+
+test('prototypeAttention computes only the gradients that are wanted', async () => {
+  const [q, k, v, scale] = [input('q', [2, 70, 32]), input('k', [2, 5, 32]), input('v', [2, 5, 32]), input('scale', [2])];
+  const y = operations.prototypeAttention({ query: operations.channels(q), key: operations.channels(k), value: operations.channels(v), learnScale: scale, numHeads: 2 });
+  const context = await testContext();
+  const kernelsFor = (wanted: string[]): number => compile({ target: context.target, outputs: withGradients({ y }, ['y'], wanted) }).dispatches.length;
+  expect([kernelsFor(['q']), kernelsFor(['v']), kernelsFor(['q', 'k', 'v', 'scale'])]).toEqual([2, 4, 5]);
+  for (const wanted of [['v'], ['k'], ['q'], ['scale'], ['v', 'scale']]) {
+    const outputs = withGradients({ y }, ['y'], wanted);
+    await check(outputs, randomFeeds(outputs, new Random('wanted')), 1e-5);
+  }
+});
+
+test.each([0, 1e-13, 1e-6])('prototypeAttention of rows of size %s follows the clamped norm', async (size) => {
+  const [q, k, v, scale] = [input('q', [1, 7, 10]), input('k', [1, 3, 10]), input('v', [1, 3, 10]), input('scale', [2])];
+  const y = operations.prototypeAttention({ query: operations.channels(q), key: operations.channels(k), value: operations.channels(v), learnScale: scale, numHeads: 2 });
+  for (const [small, channels] of [['q', 10], ['k', 10]] as const) {
+    // The gradient of the small rows alone is huge where the norm is clamped, so each side is held apart.
+    for (const wanted of [['q'], ['k'], ['v', 'scale']]) {
+      const outputs = withGradients({ y }, ['y'], wanted);
+      const feeds = randomFeeds(outputs, new Random('small rows'));
+      feeds[small]!.subarray(channels, 2 * channels).forEach((x, i, row) => { row[i] = size * x; });
+      await check(outputs, feeds, 1e-5);
+    }
+  }
+});
