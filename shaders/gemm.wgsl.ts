@@ -212,28 +212,30 @@ var<workgroup> tileB: array<f32, ${tileColumns * v.tileDepth}>;`;
   return { typeA: 'f32', typeB: 'f32', declarations, code };
 }
 
+/** The block goes out in a loop: a long epilogue such as GELU is then compiled once, not once for every vector. */
 function store(p: GemmKernel, vector: boolean): string {
   const { variant: v } = p;
-  const offset = p.splits === 1 ? '' : `wid.z * ${(p.rows * p.columns) / (vector ? 4 : 1)}u + `;
   const width = vector ? 4 : 1;
-  const finish = (value: string, columnIndex: string, elementIndex: string): string => {
-    let operand = 0;
-    return p.epilogues.reduce((text, e) => {
-      const name = e.operand === 'none' ? '' : `operand${operand++}[${e.operand === 'column' ? columnIndex : elementIndex}]`;
-      return `(${e.expression(text, name, vector)})`;
-    }, value);
-  };
-  return range(v.blockRows).map((i) => {
-    const writes = range(v.blockColumns / width).map((q) => {
-      const value = vector ? `vec4f(${range(4).map((s) => `c${i}_${q * 4 + s}`).join(', ')})` : `c${i}_${q}`;
-      const at = `(row + ${i}u) * ${p.columns / width}u + at${q}`;
-      return `if (at${q} < ${p.columns / width}u) { let value = ${value}; C[${offset}${at}] = ${finish('value', `at${q}`, at)}; }`;
-    });
-    return `if (row + ${i}u < ${p.rows}u) {
-    ${range(v.blockColumns / width).map((q) => `let at${q} = column / ${width}u + ${q}u;`).join(' ')}
-    ${writes.join('\n    ')}
+  const perRow = v.blockColumns / width;
+  const columns = p.columns / width;
+  const values = range(v.blockRows).flatMap((i) => range(perRow).map((q) => (vector
+    ? `vec4f(${range(4).map((s) => `c${i}_${q * 4 + s}`).join(', ')})`
+    : `c${i}_${q}`)));
+  let operand = 0;
+  const finished = p.epilogues.reduce((text, e) => {
+    const name = e.operand === 'none' ? '' : `operand${operand++}[${e.operand === 'column' ? 'c' : 'at'}]`;
+    return `(${e.expression(text, name, vector)})`;
+  }, 'value');
+  return `var block = array<${vector ? 'vec4f' : 'f32'}, ${values.length}>(${values.join(', ')});
+  for (var n = 0u; n < ${values.length}u; n++) {
+    let r = row + n / ${perRow}u;
+    let c = column / ${width}u + n % ${perRow}u;
+    if (r < ${p.rows}u && c < ${columns}u) {
+      let value = block[n];
+      let at = r * ${columns}u + c;
+      C[${p.splits === 1 ? '' : `wid.z * ${p.rows * columns}u + `}at] = ${finished};
+    }
   }`;
-  }).join('\n  ');
 }
 
 /** C = epilogue(sum over splits of partial), in the splits' order. */

@@ -30,14 +30,40 @@ export function joined(count: number, operator: string, body: (i: number) => str
 }
 
 /**
- * A loop over the chunks of a row; `body` gets the WGSL expression of the chunk. GPUs get it unrolled, so that arrays
- * indexed by the chunk become registers. CPU adapters get a loop whose bound their compiler can't know (`wid.z` is 0):
- * unrolled, the kernel takes lavapipe's compiler half a minute and runs on SwiftShader at half the speed.
+ * Added to the bound of a loop, keeps CPU adapters' compilers from unrolling it: `wid.z` (the kernel's workgroup_id) is 0,
+ * which they can't know. Unrolled, an attention kernel takes lavapipe's compiler half a minute and more, and runs on
+ * SwiftShader at half the speed. GPUs unroll, and want to, so that arrays become registers.
  */
+export function keepLoop(target: Target): string {
+  return target.family === 'gpu' ? '' : ' + wid.z';
+}
+
+/** A loop over the chunks of a row; `body` gets the WGSL expression of the chunk. */
 export function overChunks(headSize: number, target: Target, body: (chunk: string) => string): string {
   const chunks = chunksOf(headSize);
   if (target.family === 'gpu') return each(chunks, (c) => `{ ${body(`${c}u`)} }`);
-  return `for (var c = 0u; c < ${chunks}u + wid.z; c++) { ${body('c')} }`;
+  return `for (var c = 0u; c < ${chunks}u${keepLoop(target)}; c++) { ${body('c')} }`;
+}
+
+/** A walk of the variable `n` over begin .. end-1 in whole blocks, and one by one over what is left (nothing, where `exact`). */
+export function inBlocks(n: string, begin: string, end: string, block: number, exact: boolean, target: Target, body: (count: number) => string): string {
+  return `var ${n} = ${begin};
+let ${n}End = ${end}${keepLoop(target)};
+for (; ${n} + ${block}u <= ${n}End; ${n} += ${block}u) {
+${body(block)}
+}
+${exact || block === 1 ? '' : `for (; ${n} < ${n}End; ${n}++) {\n${body(1)}\n}`}`;
+}
+
+/**
+ * How many of the rows that an invocation walks over it handles together: 8, or 4 where rows can't be read as vec4f; of
+ * few, the number up to that which leaves the fewest over.
+ */
+export function blockOf(count: number, headSize: number): number {
+  const most = headSize % 4 === 0 ? 8 : 4;
+  if (count <= most) return count;
+  if (count > 8 * most) return most;
+  return Array.from({ length: most / 2 }, (_, i) => most - i).reduce((best, b) => (count % b < count % best ? b : best));
 }
 
 /** One run of channels in a bound tensor, and the WGSL that reads and writes it. */

@@ -9,7 +9,7 @@
 import type { Target } from '../src/gpu/target.ts';
 import { f32, kernel, wgsl } from '../src/gpu/wgsl.ts';
 import { groupGrid, linearGrid, reduceSum } from './common.wgsl.ts';
-import { chunksOf, each, joined, overChunks, type HeadRows } from './head-rows.wgsl.ts';
+import { blockOf, chunksOf, each, inBlocks, joined, overChunks, type HeadRows } from './head-rows.wgsl.ts';
 import type { AttentionShape, BuiltKernel } from './softmax-attention.wgsl.ts';
 
 /** The smallest norm that is divided by, PyTorch's F.normalize's. */
@@ -24,12 +24,10 @@ function labelOf(what: string, { batch, heads, headSize, queries, keys }: Attent
   return `${what} [${batch}, ${heads}, ${queries}x${keys}, ${headSize}]`;
 }
 
-/** Walks over all prototypes in blocks of equal size and what is left; `body` handles `count` of them from `m`. */
-function overPrototypes(keys: number, body: (count: number) => string): string {
-  const block = Math.ceil(keys / Math.ceil(keys / 8));
-  const whole = keys - (keys % block);
-  return `for (var m = 0u; m < ${whole}u; m += ${block}u) {\n${body(block)}\n}
-${whole < keys ? `{ let m = ${whole}u;\n${body(keys - whole)}\n}` : ''}`;
+/** Walks over all prototypes; `body` handles `count` of them from `m`. */
+function overPrototypes({ keys, headSize }: AttentionShape, target: Target, body: (count: number) => string): string {
+  const block = blockOf(keys, headSize);
+  return `{\n${inBlocks('m', '0u', `${keys}u`, block, keys % block === 0, target, body)}\n}`;
 }
 
 interface TokenGrid {
@@ -85,7 +83,7 @@ ${each(rows, (r) => `let s${r}_${j} = (dot${r}_${j} * inverse${r}) * inverseKey$
 
 /** y = A v. Reads the sources and `learnScale`. */
 export function prototypeAttentionKernel(shape: AttentionShape, declarations: string, tensors: { query: HeadRows; key: HeadRows; value: HeadRows; output: HeadRows }, target: Target): BuiltKernel {
-  const { headSize, queries, keys } = shape;
+  const { headSize, queries } = shape;
   const { query, key, value, output } = tensors;
   const { lanes, rows, workgroups, position } = tokenGrid(shape, 4, target);
   const loop = (body: (c: string) => string): string => overChunks(headSize, target, body);
@@ -98,7 +96,7 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lane
   let scale = learnScale[h];
   ${load}
   ${each(rows, (r) => `var sum${r}: array<vec4f, ${chunksOf(headSize)}>;`)}
-  ${overPrototypes(keys, (count) => `
+  ${overPrototypes(shape, target, (count) => `
   ${scores(count)}
   ${each(count, (j) => `let valueAt${j} = ${value.base('b', `(m + ${j}u)`, 'h')};
   ${each(rows, (r) => `let a${r}_${j} = max(0.0f, s${r}_${j} * scale);`)}`)}
@@ -127,7 +125,7 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lane
   if (row0 >= ${queries}u) { return; }
   let scale = learnScale[h];
   ${load}
-  ${overPrototypes(keys, (count) => `
+  ${overPrototypes(shape, target, (count) => `
   ${scores(count)}
   ${each(count, (j) => `weights[(bh * ${queries}u + row0) * ${keys}u + m + ${j}u] = max(0.0f, s0_${j} * scale);`)}`)}
 }
@@ -158,7 +156,7 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lane
   ${each(rows, (r) => `let gradientAt${r} = ${outputGradient.base('b', `own${r}`, 'h')};
   var along${r} = 0.0f;
   var sum${r}: array<vec4f, ${chunksOf(headSize)}>;`)}
-  ${overPrototypes(keys, (count) => `
+  ${overPrototypes(shape, target, (count) => `
   ${scores(count)}
   ${each(count, (j) => `let valueAt${j} = ${value.base('b', `(m + ${j}u)`, 'h')};
   ${each(rows, (r) => `var da${r}_${j} = 0.0f;`)}`)}
@@ -203,7 +201,7 @@ export function prototypePartialKernel(shape: AttentionShape, declarations: stri
   const source = kernel('prototype-attention.wgsl.ts', labelOf('prototypeAttentionGradient, partial sums', shape), wgsl`
 ${declarations}
 @compute @workgroup_size(64)
-fn main(@builtin(global_invocation_id) gid: vec3u) {
+fn main(@builtin(global_invocation_id) gid: vec3u, @builtin(workgroup_id) wid: vec3u) {
   ${grid.index}
   let c = i % ${chunks}u;
   let part = i / ${chunks}u;
@@ -212,7 +210,7 @@ fn main(@builtin(global_invocation_id) gid: vec3u) {
   let h = bh % ${heads}u;
   let first = (part % ${parts}u) * ${tokenChunk}u;
   let end = min(first + ${tokenChunk}u, ${queries}u);
-  ${overPrototypes(keys, (count) => `
+  ${overPrototypes(shape, target, (count) => `
   ${each(count, (j) => `var value${j} = vec4f();\nvar key${j} = vec4f();`)}
   for (var n = first; n < end; n++) {
     let queryAt = ${query.base('b', 'n', 'h')};

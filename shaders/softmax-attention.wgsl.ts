@@ -8,7 +8,7 @@
 import type { Target } from '../src/gpu/target.ts';
 import { f32, kernel, wgsl, type KernelSource } from '../src/gpu/wgsl.ts';
 import { groupGrid, linearGrid } from './common.wgsl.ts';
-import { chunksOf, each, joined, overChunks, type HeadRows } from './head-rows.wgsl.ts';
+import { blockOf, chunksOf, each, inBlocks, joined, overChunks, type HeadRows } from './head-rows.wgsl.ts';
 
 export interface AttentionShape {
   readonly batch: number;
@@ -55,7 +55,7 @@ function cpuVariant(shape: AttentionShape, rows: number, others: number, most: {
   const lanes = target.family === 'lavapipe' ? 8 : 4;
   const own = Math.max(1, Math.min(most.rows, Math.ceil(rows / lanes)));
   const groups = shape.batch * shape.heads * Math.ceil(rows / (own * lanes));
-  return { lanes, slots: lanes, rows: own, block: Math.min(most.block, others), tile: 0, splits: splitsFor(groups, others, target) };
+  return { lanes, slots: lanes, rows: own, block: Math.min(most.block, blockOf(others, shape.headSize)), tile: 0, splits: splitsFor(groups, others, target) };
 }
 
 /** The forward variant that measured best on the adapter's family. */
@@ -77,7 +77,7 @@ export function backwardVariant(shape: AttentionShape, rows: number, others: num
   const lanes = 64;
   const slots = [8, 16, 32].find((s) => s >= rows && others >= 16 * (lanes / s)) ?? lanes;
   const groups = shape.batch * shape.heads * Math.ceil(rows / slots);
-  return { lanes, slots, rows: 1, block: Math.min(8, others), tile: 0, splits: splitsFor(groups, others, target) };
+  return { lanes, slots, rows: 1, block: blockOf(others, shape.headSize), tile: 0, splits: splitsFor(groups, others, target) };
 }
 
 /** Statements for the workgroup's image `b`, head `h`, split `split` and the lane's first row and share. */
@@ -96,16 +96,6 @@ let firstRow = (group % ${rowGroups}u) * ${slots * rows}u + lane % ${slots}u;
 let share = lane / ${slots}u;
 let part = split * ${lanes / slots}u + share;`,
   };
-}
-
-/** A walk over n = begin .. end-1 in whole blocks, and one by one over what is left. */
-function walk(begin: string, end: string, block: number, body: (count: number) => string): string {
-  return `var n = ${begin};
-let end = ${end};
-${block > 1 ? `for (; n + ${block}u <= end; n += ${block}u) {\n${body(block)}\n}` : ''}
-for (; n < end; n++) {
-${body(1)}
-}`;
 }
 
 function describe(variant: AttentionVariant): string {
@@ -181,10 +171,10 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lane
       valueTile[n * ${chunks + 1}u + c] = ${value.read('v', 'c')};
     }
     workgroupBarrier();
-    ${walk(`share * ${Math.floor(shareOfTile)}u`, `min(n + ${Math.floor(shareOfTile)}u, count)`, block, attend)}
+    ${inBlocks('n', `share * ${Math.floor(shareOfTile)}u`, `min(n + ${Math.floor(shareOfTile)}u, count)`, block, shareOfTile % block === 0 && keysOfSplit * splits === keys && keysOfSplit % tile === 0, target, attend)}
   }
 #else
-  ${walk('firstKey', 'endKey', block, attend)}
+  ${inBlocks('n', 'firstKey', 'endKey', block, keysOfSplit * splits === keys && keysOfSplit % block === 0, target, attend)}
 #endif
   ${each(rows, (r) => `if (row${r} < ${queries}u) {
   ${parts === 1
@@ -325,7 +315,7 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lane
   ${loop((c) => `rowOf${r}[${c}] = ${f32(Math.LOG2E / Math.sqrt(headSize))} * ${own.read(`from${r}`, c)};
   ${needsDual ? `dualOf${r}[${c}] = ${ownDual.read(`dual${r}`, c)};` : ''}`)}`)}
   let first = part * ${othersOfPart}u;
-  ${walk('first', `min(first + ${othersOfPart}u, ${otherCount}u)`, block, accumulate)}
+  ${inBlocks('n', 'first', `min(first + ${othersOfPart}u, ${otherCount}u)`, block, othersOfPart * parts === otherCount && othersOfPart % block === 0, target, accumulate)}
   ${each(rows, (r) => `if (row${r} < ${rowCount}u) {
   ${each(results.length, (i) => (parts === 1
     ? `let to${i} = ${results[i]!.to.base('b', `row${r}`, 'h')};

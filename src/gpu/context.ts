@@ -3,7 +3,7 @@
  * refused before they fail, readbacks that reject, and device loss as a typed error. It knows no maths. The device
  * may come from `navigator.gpu`, from Dawn in Node, or from the program that embeds the engine.
  */
-import { AdapterError, AllocationError, DeviceLostError, InpFormerError, KernelError, ReadbackError } from '../errors.ts';
+import { AdapterError, AllocationError, DeviceLostError, type InpFormerError, KernelError, ReadbackError } from '../errors.ts';
 import { PipelineCache } from './pipelines.ts';
 import { defaultTarget, roundUp, type Target } from './target.ts';
 

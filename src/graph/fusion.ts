@@ -23,12 +23,14 @@ export function fuse(nodes: readonly Node[], kept: ReadonlySet<Tensor>, enabled:
   const readers = new Map<Tensor, number>();
   for (const node of nodes) for (const t of node.inputs) readers.set(t, (readers.get(t) ?? 0) + 1);
   const steps = new Map<Tensor, Step>();
+  // A fused step runs where its last part stood: never after a change of parameters that its first part came before.
+  const open = new Set<Step>();
 
   const tryFuse = (node: Node): Step | undefined => {
     for (const candidate of node.operation!.asEpilogue?.(node) ?? []) {
       const through = node.inputs[candidate.index]!;
       const producer = steps.get(through);
-      if (!producer?.operation.withEpilogue || producer.outputs[0] !== through) continue;
+      if (!producer?.operation.withEpilogue || producer.outputs[0] !== through || !open.has(producer)) continue;
       if (kept.has(through) || readers.get(through) !== 1) continue;
       if (producer.outputs.some((t) => t !== through && (kept.has(t) || readers.has(t)))) continue;
       const operand = candidate.operandIndex === undefined ? undefined : node.inputs[candidate.operandIndex]!;
@@ -55,6 +57,8 @@ export function fuse(nodes: readonly Node[], kept: ReadonlySet<Tensor>, enabled:
       ?? { name: node.name, label: node.operation!.name, operation: node.operation!, attributes: node.attributes, inputs: node.inputs, outputs: node.outputs };
     // Keyed by the first output; insertion order is execution order, a fused step standing where its last part stood.
     steps.set(step.outputs[0]!, step);
+    if (step.operation.mutates) open.clear();
+    else open.add(step);
   }
   return [...steps.values()];
 }

@@ -34,7 +34,7 @@ export function planMemory(tensors: readonly Lifetime[], options: { alignment: n
   const { alignment, maxSlabBytes } = options;
   const sizes = tensors.map((t) => roundUp(t.bytes, alignment));
   const order = tensors.map((_, i) => i).sort((a, b) => sizes[b]! - sizes[a]! || tensors[a]!.first - tensors[b]!.first || a - b);
-  const placements: Placement[] = new Array(tensors.length);
+  const placements = Array.from<Placement>({ length: tensors.length });
   const slabs: { size: number; members: number[] }[] = [];
 
   for (const i of order) {

@@ -131,21 +131,34 @@ function checkLeafNames(nodes: readonly Node[]): void {
 /** Which tensors share memory: aliases lie in their input, parts of a concatenation in the whole. */
 class Storage {
   private readonly parents = new Map<Tensor, { tensor: Tensor; offset: number }>();
+  private readonly producers = new Map<Tensor, Step>();
   /** For a concatenation, which inputs lie in place. */
   readonly placed = new Map<Step, boolean[]>();
 
   add(step: Step): void {
     const { operation, inputs, outputs } = step;
+    for (const t of outputs) this.producers.set(t, step);
     if (operation.alias) this.parents.set(outputs[0]!, { tensor: inputs[0]!, offset: 0 });
     if (!operation.concatenation) return;
     const offsets = operation.concatenation(step.attributes);
+    const whole = outputs[0]!;
+    const parts: Tensor[] = [];
     this.placed.set(step, inputs.map((t, i) => {
       const root = this.root(t);
       const movable = root.tensor.node.kind === 'operation' && root.offset === 0
-        && sizeOf(root.tensor.shape) === sizeOf(t.shape) && !this.isWhole(root.tensor);
-      if (movable) this.parents.set(root.tensor, { tensor: outputs[0]!, offset: offsets[i]! * 4 });
+        && sizeOf(root.tensor.shape) === sizeOf(t.shape) && !this.isWhole(root.tensor)
+        // A part that is computed from another part would be read and written as one memory in a dispatch.
+        && !this.isMadeFrom(root.tensor, whole) && !parts.some((part) => this.isMadeFrom(part, root.tensor));
+      if (movable) {
+        this.parents.set(root.tensor, { tensor: whole, offset: offsets[i]! * 4 });
+        parts.push(root.tensor);
+      }
       return movable;
     }));
+  }
+
+  private isMadeFrom(tensor: Tensor, source: Tensor): boolean {
+    return this.producers.get(tensor)!.inputs.some((t) => this.root(t).tensor === source);
   }
 
   private isWhole(tensor: Tensor): boolean {

@@ -121,6 +121,8 @@ export class InspectionNetwork {
   private readonly stage: ImageStage;
   private readonly executable: Executable;
   private readonly memories: readonly DeviceMemory[];
+  /** The run before, ended well or not: the image tensor is one, so calls take turns. */
+  private last: Promise<unknown> = Promise.resolve();
 
   private constructor(stage: ImageStage, executable: Executable, memories: readonly DeviceMemory[]) {
     this.stage = stage;
@@ -152,6 +154,12 @@ export class InspectionNetwork {
 
   async run(images: readonly RasterImage[]): Promise<RawInspection[]> {
     images.forEach((image, i) => checkRasterImage(image, `image ${i + 1}`));
+    const turn = this.last.then(() => this.runInTurn(images));
+    this.last = turn.catch(() => undefined);
+    return turn;
+  }
+
+  private async runInTurn(images: readonly RasterImage[]): Promise<RawInspection[]> {
     const results: RawInspection[] = [];
     for (let start = 0; start < images.length; start += this.stage.batchSize) {
       const batch = images.slice(start, start + this.stage.batchSize);

@@ -67,9 +67,17 @@ export function readModelMetadata(bytes: Uint8Array, name = 'model'): ModelMetad
   } catch (cause) {
     throw new InputError(`${name}: the model's metadata are damaged (${String(cause)}). Train the model again, or take a copy.`, { file: name, cause });
   }
-  if (parsed.version !== 1) throw new InputError(`${name}: the model file has version ${String(parsed.version)}, this program reads version 1. Update inp-former.`, { file: name });
-  const numbers = [parsed.resize, parsed.crop, parsed.mapSize, parsed.calibration?.threshold, parsed.calibration?.pixelThreshold, parsed.calibration?.scaleLow, parsed.calibration?.scaleHigh];
-  if (!numbers.every((n) => Number.isFinite(n)) || !parsed.encoder?.sha256 || !parsed.encoder.architecture) {
+  if (parsed?.version !== 1) throw new InputError(`${name}: the model file has version ${String(parsed?.version)}, this program reads version 1. Update inp-former.`, { file: name });
+  try {
+    configOf(parsed);
+  } catch (cause) {
+    throw new InputError(`${name}: the model's metadata are damaged (${cause instanceof Error ? cause.message : String(cause)}). Train the model again, or take a copy.`, { file: name, cause });
+  }
+  const { resize, crop, mapSize, calibration, taps, encoderGroups, decoderGroups } = parsed;
+  const isWhole = [resize, mapSize].every((n) => Number.isInteger(n) && n > 0) && crop <= resize
+    && [calibration?.threshold, calibration?.pixelThreshold, calibration?.scaleLow, calibration?.scaleHigh].every(Number.isFinite)
+    && [taps, encoderGroups, decoderGroups].every(Array.isArray) && parsed.encoder.sha256;
+  if (!isWhole) {
     throw new InputError(`${name}: the model's metadata are incomplete. Train the model again, or take a copy.`, { file: name });
   }
   return parsed;

@@ -11,10 +11,15 @@ import { trainablePrefix, trainableShapes } from './parameters.ts';
 /** Uploads one value for each tensor of `shapes`, called `prefix` + its name. */
 export async function upload(context: GpuContext, prefix: string, shapes: ReadonlyMap<string, Shape>, values: ReadonlyMap<string, Float32Array>): Promise<DeviceMemory> {
   const memory = await DeviceMemory.allocate(context, prefix, [...shapes].map(([name, shape]) => [prefix + name, sizeOf(shape) * 4] as const));
-  for (const name of shapes.keys()) {
-    const value = values.get(name);
-    if (!value) throw new UsageError(`There is no value for ${prefix}${name}.`);
-    memory.write(prefix + name, value);
+  try {
+    for (const name of shapes.keys()) {
+      const value = values.get(name);
+      if (!value) throw new UsageError(`There is no value for ${prefix}${name}.`);
+      memory.write(prefix + name, value);
+    }
+  } catch (error) {
+    memory.dispose();
+    throw error;
   }
   return memory;
 }

@@ -45,8 +45,12 @@ function shapeOf([a, b]: readonly TensorSpec[], attributes: MatmulAttributes): G
   return { rows, columns, depth, transposeA, transposeB };
 }
 
-/** Few output tiles and a long sum leave most of a GPU idle: cut the sum so that there are enough workgroups. */
+/**
+ * Few output tiles and a long sum leave most of a GPU idle: cut the sum so that there are enough workgroups. Only for
+ * weight gradients: elsewhere the number of rows is the batch's, and an image's numbers must not depend on its batch.
+ */
 function splitsFor(shape: GemmShape, variant: GemmVariant, target: Target): number {
+  if (!shape.transposeA) return 1;
   const groups = Math.ceil(shape.rows / (variant.blockRows * variant.groupRows)) * Math.ceil(shape.columns / (variant.blockColumns * variant.groupColumns));
   const wanted = target.family === 'gpu' ? 256 : 8;
   const longest = Math.max(1, Math.floor(shape.depth / 256));

@@ -57,6 +57,8 @@ export function readCheckpoint(bytes: Uint8Array, identity: CheckpointIdentity, 
   let saved: { version: number; step: number; firstLoss?: number; lastLoss: number; identity: CheckpointIdentity };
   try {
     saved = JSON.parse(metadata[metadataKey]!) as typeof saved;
+    const isWhole = saved.version === 1 && Number.isInteger(saved.step) && saved.step >= 1 && Number.isFinite(saved.lastLoss) && Array.isArray(saved.identity.images);
+    if (!isWhole) throw new Error('its metadata are incomplete');
   } catch (cause) {
     throw new InputError(`${name}: this is no checkpoint of a training. Remove it, or train without resuming.`, { file: name, cause });
   }
@@ -70,7 +72,7 @@ export function readCheckpoint(bytes: Uint8Array, identity: CheckpointIdentity, 
   const state = Object.fromEntries(optimizerState.map((kind) => [kind, new Map([...trainableShapes(config)].map(([tensor, shape]) => {
     const entry = tensors.get(`${kind}.${tensor}`);
     const data = entry && tensorToFloat32(entry, tensor);
-    if (data?.length !== sizeOf(shape)) throw new InputError(`${name}: ${kind}.${tensor} is missing or has another size. Remove the checkpoint and train anew.`, { file: name });
+    if (data?.length !== sizeOf(shape) || !data.every(Number.isFinite)) throw new InputError(`${name}: ${kind}.${tensor} is missing, has another size or is not finite. Remove the checkpoint and train anew.`, { file: name });
     return [tensor, data];
   }))])) as unknown as Required<TrainingState>;
   return { step: saved.step, firstLoss: saved.firstLoss, lastLoss: saved.lastLoss, state };

@@ -45,14 +45,19 @@ export class TrainingStep {
   static async create(context: GpuContext, config: DetectorConfig, batchSize: number, state: TrainingState): Promise<TrainingStep> {
     const { plan, slices } = planTrainingStep(config, batchSize, context.target);
     const entries: [OptimizerState, DeviceMemory][] = [];
-    for (const name of optimizerState) entries.push([name, await DeviceMemory.allocate(context, `optimizer ${name}`, trainableSizes(config))]);
-    const memories = Object.fromEntries(entries) as Record<OptimizerState, DeviceMemory>;
-    const parameters = new Map<string, DeviceTensor>(memories.values.tensors);
-    for (const [name, memory] of entries) {
-      memory.buffers.forEach((buffer, i) => parameters.set(stateLeaf(name, i), { buffer, offset: 0, bytes: buffer.size }));
-      for (const [tensor, data] of state[name] ?? []) memory.write(trainablePrefix + tensor, data);
+    try {
+      for (const name of optimizerState) entries.push([name, await DeviceMemory.allocate(context, `optimizer ${name}`, trainableSizes(config))]);
+      const memories = Object.fromEntries(entries) as Record<OptimizerState, DeviceMemory>;
+      const parameters = new Map<string, DeviceTensor>(memories.values.tensors);
+      for (const [name, memory] of entries) {
+        memory.buffers.forEach((buffer, i) => parameters.set(stateLeaf(name, i), { buffer, offset: 0, bytes: buffer.size }));
+        for (const [tensor, data] of state[name] ?? []) memory.write(trainablePrefix + tensor, data);
+      }
+      return new TrainingStep(config, slices, memories, await Executable.prepare(context, plan, parameters));
+    } catch (error) {
+      for (const [, memory] of entries) memory.dispose();
+      throw error;
     }
-    return new TrainingStep(config, slices, memories, await Executable.prepare(context, plan, parameters));
   }
 
   get plan(): Plan {

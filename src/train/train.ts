@@ -5,10 +5,10 @@
  * and seed give the same bytes, interrupted and resumed or not.
  */
 import { Random } from '../data/random.ts';
-import type { ImageSource, RasterImage } from '../data/image.ts';
+import { checkRasterImage, type ImageSource, type RasterImage } from '../data/image.ts';
 import type { Engine } from '../engine.ts';
 import { AbortedError, InpFormerError, InputError, TrainingDivergedError, UsageError } from '../errors.ts';
-import { DeviceMemory } from '../gpu/memory.ts';
+import type { DeviceMemory } from '../gpu/memory.ts';
 import { Executable } from '../graph/executor.ts';
 import { compile } from '../graph/plan.ts';
 import type { TensorData } from '../graph/tensor.ts';
@@ -152,6 +152,9 @@ function resolveSettings(options: TrainOptions): Settings {
   }
   const { warmupSteps } = options;
   if (warmupSteps !== undefined && (!Number.isInteger(warmupSteps) || warmupSteps < 0)) throw new UsageError(`warmupSteps must be an integer from 0, got ${warmupSteps}.`);
+  for (const [name, value] of Object.entries({ learningRate, finalLearningRate })) {
+    if (!(Number.isFinite(value) && value >= 0)) throw new UsageError(`${name} must be a finite number from 0, got ${value}.`);
+  }
   return { config: detectorConfig({ ...options, architecture: encoder.architecture, crop }), resize, seed, learningRate, finalLearningRate };
 }
 
@@ -172,7 +175,9 @@ function scheduleOf(options: TrainOptions, images: number): StepSchedule {
 /** Reads an image; undefined (and noted) where it can't be read and that is allowed. */
 async function readImage(source: ImageSource, skipUnreadable: boolean, skipped: SkippedImage[]): Promise<RasterImage | undefined> {
   try {
-    return await source.load();
+    const image = await source.load();
+    checkRasterImage(image, source.name);
+    return image;
   } catch (error) {
     if (!skipUnreadable || !(error instanceof InpFormerError)) throw error;
     skipped.push({ name: source.name, reason: error.message });
@@ -268,9 +273,16 @@ async function runSteps(engine: Engine, options: TrainOptions, settings: Setting
   const losses: number[] = [];
   let firstLoss = start.firstLoss;
   let finalLoss = start.lastLoss;
-  const save = async (at: number): Promise<void> => {
-    if (options.checkpoint && at > 0) await options.checkpoint.save(writeCheckpoint({ step: at, firstLoss, lastLoss: finalLoss, state: await step.readState() }, identity));
+  const checkpointAt = async (at: number): Promise<Uint8Array> => {
+    const state = await step.readState();
+    for (const [name, data] of state.values) if (!data.every(Number.isFinite)) throw diverged(at - 1, finalLoss, `${name} is no longer finite`);
+    return writeCheckpoint({ step: at, firstLoss, lastLoss: finalLoss, state }, identity);
   };
+  const save = async (at: number): Promise<void> => {
+    if (options.checkpoint && at > 0) await options.checkpoint.save(await checkpointAt(at));
+  };
+  // Whether a state is good shows in the loss that it gives, so it replaces the last good checkpoint only after that.
+  let unproven: { step: number; bytes: Uint8Array } | undefined;
   try {
     const pace = new Pace();
     const started = performance.now();
@@ -285,6 +297,10 @@ async function runSteps(engine: Engine, options: TrainOptions, settings: Setting
       const recent = losses.slice(-divergenceWindow);
       const average = recent.reduce((a, b) => a + b, 0) / recent.length;
       if (recent.length === divergenceWindow && average > 1.25 * firstLoss) throw diverged(at, loss, `the loss rose from ${firstLoss.toFixed(4)} to ${average.toFixed(4)}`);
+      if (unproven && at >= unproven.step) {
+        await options.checkpoint!.save(unproven.bytes);
+        unproven = undefined;
+      }
       options.onProgress?.({ phase: 'training', done: at + 1, total: plan.steps, step: at, loss, learningRate: rate, ...pace.at(at + 1 - start.step, plan.steps - start.step, plan.batchSize) });
     };
     const settleAll = async (): Promise<void> => { while (pending.length > 0) await settleOne(); };
@@ -296,9 +312,9 @@ async function runSteps(engine: Engine, options: TrainOptions, settings: Setting
           await save(at);
           throw new AbortedError(`Training was stopped after step ${at} of ${plan.steps}${options.checkpoint ? '; the checkpoint is kept' : ''}.`);
         }
-        if (at > start.step && at % (options.checkpointEverySteps ?? 100) === 0) {
+        if (options.checkpoint && at > start.step && at % (options.checkpointEverySteps ?? 100) === 0) {
           await settleAll();
-          await save(at);
+          unproven = { step: at, bytes: await checkpointAt(at) };
         }
         const batch = await Promise.all(batchAt(at, plan, used.length, seed).map((i) => cache.get(i)));
         const rate = learningRateAt(at, { base: learningRate, final: finalLearningRate, warmupSteps: plan.warmupSteps, totalSteps: plan.steps });

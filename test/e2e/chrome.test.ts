@@ -18,8 +18,8 @@ import { defectiveImage, trainSmall } from './small-training.ts';
 import type { ErrorRecord, ModelRun, OperationOutcome, TrainingOutcome } from './page.ts';
 
 const encoderBytes = new Uint8Array(readFileSync(join(projectRoot, 'weights/tiny/tiny_vit14.safetensors')));
-const steps = 4;
-const resumedSteps = 9;
+/** Of the small training: enough for a checkpoint at step 4 and some after it. */
+const steps = 6;
 
 let chrome: ChromePage;
 let adapter: string;
@@ -103,7 +103,8 @@ describe('the same training in the page and in Node', () => {
     const [fromPage, fromNode] = [chrome.received('page-model'), chrome.received('node-model')];
     const same = Buffer.compare(fromPage, fromNode) === 0;
     const scoreDifference = Math.abs(page.score - node.score);
-    const errors = [...tensorsOf(fromPage)].map(([name, values]) => relativeL2(values, tensorsOf(fromNode).get(name)!));
+    const nodeTensors = tensorsOf(fromNode);
+    const errors = [...tensorsOf(fromPage)].map(([name, values]) => relativeL2(values, nodeTensors.get(name)!));
     console.info(`${adapter} in Chrome, ${engine.adapter.name} in Node: model files ${same ? 'bitwise equal' : 'differ'}, largest relative L2 difference of a tensor ${Math.max(...errors).toExponential(1)}, scores differ by ${scoreDifference.toExponential(1)}`);
     expect(page.losses).toHaveLength(steps);
     expectClose(page.losses, node.losses, { maxAbs: 1e-4, name: 'losses' });
@@ -133,24 +134,32 @@ describe('a lost device', () => {
     expect(outcomes.filter(({ error, tolerance }) => !(error <= tolerance))).toEqual([]);
   };
 
+  const expectLost = async (reason: string): Promise<void> => {
+    const error = await chrome.call<ErrorRecord>('outcome');
+    expect(error, error.message).toMatchObject({ isDeviceLost: true, reason });
+  };
+
   test('destroyed on purpose: running work and later work reject with the reason', async () => {
-    const { work, listener, after } = await chrome.call<Record<'work' | 'listener' | 'after', ErrorRecord>>('destroyWhileRunning');
-    for (const error of [work, listener, after]) expect(error).toMatchObject({ isDeviceLost: true, reason: 'destroyed' });
+    const outcomes = await chrome.call<Record<'work' | 'listener' | 'after', ErrorRecord>[]>('destroyWhileRunning');
+    expect(outcomes.length).toBeGreaterThan(0);
+    for (const error of outcomes.flatMap(({ work, listener, after }) => [work, listener, after])) {
+      expect(error, error.message).toMatchObject({ isDeviceLost: true, reason: 'destroyed' });
+    }
   });
 
   test('in a crash of the GPU process: running work rejects, a new engine works', async () => {
     await chrome.call('startRunning');
     await chrome.crashGpu();
-    expect(await chrome.call<ErrorRecord>('outcome')).toMatchObject({ isDeviceLost: true, reason: 'unknown' });
+    await expectLost('unknown');
     await expectWorking();
   });
 
   test('in training: it rejects, and going on from the checkpoint gives the model that it would have given', async () => {
-    await chrome.call('startTraining', resumedSteps);
+    await chrome.call('startTraining', steps);
     await chrome.crashGpu();
-    expect(await chrome.call<ErrorRecord>('outcome')).toMatchObject({ isDeviceLost: true, reason: 'unknown' });
-    expect(await chrome.call('resume', resumedSteps)).toEqual({ firstStep: 4 });
-    await chrome.call('train', resumedSteps);
+    await expectLost('unknown');
+    expect(await chrome.call('resume', steps)).toEqual({ firstStep: 4 });
+    if (!chrome.files.has('page-model')) await chrome.call('train', steps);
     expect(Buffer.compare(chrome.received('resumed-model'), chrome.received('page-model')), 'bytes of the model files').toBe(0);
   });
 });

@@ -75,12 +75,15 @@ function errorRecord(error: unknown): ErrorRecord {
   };
 }
 
-/** Replays a small plan until it fails. */
-async function runUntilError(engine: Engine): Promise<ErrorRecord> {
-  const executable = await engine.prepare({ product: ops.matmul(input('a', [64, 64]), input('b', [64, 64]), { shape: [64, 64] }) });
-  const feeds = { a: new Float32Array(4096).fill(1), b: new Float32Array(4096).fill(1) };
+/** Replays a small plan until it fails; `onRunning` is called when it has run once. */
+async function runUntilError(engine: Engine, onRunning: () => void = () => undefined): Promise<ErrorRecord> {
   try {
-    for (const end = performance.now() + 60_000; performance.now() < end;) await executable.run(feeds);
+    const executable = await engine.prepare({ product: ops.matmul(input('a', [64, 64]), input('b', [64, 64]), { shape: [64, 64] }) });
+    const feeds = { a: new Float32Array(4096).fill(1), b: new Float32Array(4096).fill(1) };
+    for (const end = performance.now() + 60_000; performance.now() < end;) {
+      await executable.run(feeds);
+      onRunning();
+    }
   } catch (error) {
     return errorRecord(error);
   }
@@ -170,19 +173,23 @@ const pageTests = {
     return score;
   }),
 
-  /** Destroys the device while a plan is replayed. */
-  destroyWhileRunning: async (): Promise<{ work: ErrorRecord; listener: ErrorRecord; after: ErrorRecord }> => {
-    const engine = await createBrowserEngine();
-    const listener = new Promise<ErrorRecord>((resolve) => { engine.onLost((error) => resolve(errorRecord(error))); });
-    const work = runUntilError(engine);
-    setTimeout(() => engine.context.device.destroy(), 200);
-    return { work: await work, listener: await listener, after: await runUntilError(engine).catch(errorRecord) };
+  /** Destroys a device while a plan is replayed on it, at several moments of a run. */
+  destroyWhileRunning: async (): Promise<{ work: ErrorRecord; listener: ErrorRecord; after: ErrorRecord }[]> => {
+    const outcomes = [];
+    for (const milliseconds of [0, 1, 2, 3, 5, 8, 13, 21]) {
+      const engine = await createBrowserEngine();
+      const listener = new Promise<ErrorRecord>((resolve) => { engine.onLost((error) => resolve(errorRecord(error))); });
+      let timer: ReturnType<typeof setTimeout> | undefined;
+      const work = await runUntilError(engine, () => { timer ??= setTimeout(() => engine.context.device.destroy(), milliseconds); });
+      outcomes.push({ work, listener: await listener, after: await runUntilError(engine) });
+    }
+    return outcomes;
   },
 
   /** Starts replaying a plan until it fails. */
   startRunning: async (): Promise<void> => {
     const engine = await createBrowserEngine();
-    running = runUntilError(engine);
+    await new Promise<void>((resolve) => { running = runUntilError(engine, resolve); });
   },
 
   /** Starts a training that waits, with the checkpoint of step 4 just written, until the device is lost. */

@@ -56,7 +56,7 @@ const n = ${-7}; ${'// text'}
 
   it.each([1, 0, 'true', undefined])('refuses the condition %s', (condition) => {
     expect(() => wgsl`
-#if ${condition as boolean}
+#if ${condition as unknown as boolean}
 #endif`).toThrow(UsageError);
   });
 

@@ -10,7 +10,7 @@ import { build } from 'esbuild';
 import puppeteer, { type Browser, type LaunchOptions, type Page } from 'puppeteer';
 
 const policy = "default-src 'none'; script-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-const html = '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>inp-former-webgpu test page</title><link rel="icon" href="data:,"><script type="module" src="/page.js"></script></head></html>';
+const html = '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>inp-former-webgpu test page</title><script type="module" src="/page.js"></script></head></html>';
 
 /** As a user's browser has them, but for what a machine without a GPU and a crash on purpose need. */
 const commonFlags = ['--enable-unsafe-webgpu', '--disable-quic', '--no-first-run', '--disable-gpu-process-crash-limit', '--disable-domain-blocking-for-3d-apis'];
@@ -133,6 +133,7 @@ async function serve(script: Uint8Array, files: Map<string, Uint8Array>): Promis
     const name = path.startsWith('/files/') ? decodeURIComponent(path.slice('/files/'.length)) : undefined;
     if (path === '/') respond(200, 'text/html', html);
     else if (path === '/page.js') respond(200, 'text/javascript', script);
+    else if (path === '/favicon.ico') respond(204, 'text/plain');
     else if (name !== undefined && request.method === 'PUT') {
       const parts: Uint8Array[] = [];
       request.on('data', (part: Uint8Array) => parts.push(part));
