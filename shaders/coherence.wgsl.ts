@@ -95,7 +95,8 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lane
     if (team < ${teams}u && t < ${all}u && m < ${p.prototypes}u) {
       let length = max(sqrt(teamSum(team, ${width}u)), ${f32(normFloor)});
       let cosine = teamSum(team, lane % ${width}u) / (length * prototypeNorm[t / ${p.tokens}u * ${p.prototypes}u + m]);
-      distance[t * ${p.prototypes}u + m] = max(0.0f, 1.0f - cosine);
+      let cosineDistance = 1.0f - cosine;
+      distance[t * ${p.prototypes}u + m] = select(cosineDistance, 0.0f, cosineDistance < 0.0f); // unlike max(), keeps NaN
       if (m == 0u) { tokenNorm[t] = length; }
     }
     workgroupBarrier();

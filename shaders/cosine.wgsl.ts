@@ -101,7 +101,8 @@ export function cosineDistanceKernel(p: { label: string; count: number; target: 
 fn main(@builtin(global_invocation_id) gid: vec3u) {
   ${grid.index}
   ${readDots}
-  y[i] = max(0.0f, 1.0f - ab * scale);
+  let distance = 1.0f - ab * scale;
+  y[i] = select(distance, 0.0f, distance < 0.0f); // max() might turn NaN into 0, the best of scores
 }
 `);
   return { source, workgroups: grid.workgroups };

@@ -15,52 +15,65 @@ const file = 'image-input.wgsl.ts';
 
 export interface ResizePassKernel {
   readonly label: string;
-  readonly axis: 'horizontal' | 'vertical';
-  /** Taps that the table has room for. */
-  readonly taps: number;
-  /** Of the output, in pixels; of the horizontal pass, `rows` is the source's capacity and the source's height ends it. */
+  /** The first pass leaves the other axis as the source has it. Which axis that is, the image's `size` says. */
+  readonly first: boolean;
+  /** Taps that the tables have room for. */
+  readonly horizontalTaps: number;
+  readonly verticalTaps: number;
+  /** Of the resized image, in pixels. */
   readonly width: number;
-  readonly rows: number;
+  readonly height: number;
+  /** Most pixels that the pass writes. */
+  readonly capacity: number;
   readonly precisionBits: number;
   readonly target: Target;
 }
 
+/** Bindings: pixels, horizontal and vertical table, size (source width, source height, 1 where columns come first), output. */
 export function resizePassKernel(p: ResizePassKernel): Kernel {
-  const horizontal = p.axis === 'horizontal';
-  const grid = linearGrid(p.rows * p.width, p.target);
-  const outputs = horizontal ? p.width : p.rows;
+  const grid = linearGrid(p.capacity, p.target);
   const source = kernel(file, p.label, wgsl`
 @group(0) @binding(0) var<storage, read> pixels: array<u32>;
-@group(0) @binding(1) var<storage, read> table: array<i32>;
-#if ${horizontal}
-@group(0) @binding(2) var<storage, read> size: array<u32>;
-@group(0) @binding(3) var<storage, read_write> y: array<u32>;
-#else
-@group(0) @binding(2) var<storage, read_write> y: array<u32>;
-#endif
+@group(0) @binding(1) var<storage, read> horizontal: array<i32>;
+@group(0) @binding(2) var<storage, read> vertical: array<i32>;
+@group(0) @binding(3) var<storage, read> size: array<u32>;
+@group(0) @binding(4) var<storage, read_write> y: array<u32>;
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) gid: vec3u) {
   ${grid.index}
-  let column = i % ${p.width}u;
-  let row = i / ${p.width}u;
-#if ${horizontal}
-  if (row >= size[1]) { return; }
-  let output = column;
-  let start = row * size[0] + u32(table[output]);
-  let stride = 1u;
+#if ${p.first}
+  let down = size[2] == 1u;
+  let inputWidth = size[0];
+  let width = select(${p.width}u, size[0], down);
+  let rows = select(size[1], ${p.height}u, down);
 #else
-  let output = row;
-  let start = u32(table[output]) * ${p.width}u + column;
-  let stride = ${p.width}u;
+  let down = size[2] != 1u;
+  let inputWidth = select(size[0], ${p.width}u, down);
+  let width = ${p.width}u;
+  let rows = ${p.height}u;
 #endif
-  let count = min(u32(table[${outputs}u + output]), ${p.taps}u);
+  let column = i % width;
+  let row = i / width;
+  if (row >= rows) { return; }
   var sum = vec3i(${2 ** (p.precisionBits - 1)});
-  for (var t = 0u; t < count; t++) {
-    let pixel = pixels[start + t * stride];
-    sum += table[(2u + t) * ${outputs}u + output] * vec3i(vec3u(pixel, pixel >> 8u, pixel >> 16u) & vec3u(255u));
+  if (down) {
+    let start = u32(vertical[row]) * inputWidth + column;
+    let count = min(u32(vertical[${p.height}u + row]), ${p.verticalTaps}u);
+    for (var t = 0u; t < count; t++) {
+      sum += vertical[(2u + t) * ${p.height}u + row] * channels(pixels[start + t * inputWidth]);
+    }
+  } else {
+    let start = row * inputWidth + u32(horizontal[column]);
+    let count = min(u32(horizontal[${p.width}u + column]), ${p.horizontalTaps}u);
+    for (var t = 0u; t < count; t++) {
+      sum += horizontal[(2u + t) * ${p.width}u + column] * channels(pixels[start + t]);
+    }
   }
   let value = vec3u(min(sum >> vec3u(${p.precisionBits}u), vec3i(255)));
   y[i] = value.x | (value.y << 8u) | (value.z << 16u) | 0xff000000u;
+}
+fn channels(pixel: u32) -> vec3i {
+  return vec3i(vec3u(pixel, pixel >> 8u, pixel >> 16u) & vec3u(255u));
 }
 `);
   return { source, workgroups: grid.workgroups };

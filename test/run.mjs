@@ -6,7 +6,7 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { join, relative, resolve } from 'node:path';
 import { root, setUp } from '../bin/setup.mjs';
 
 /** Minutes of work on a software adapter: `npm test` runs them on the fastest adapter only, `npm run test:golden` on all. */
@@ -23,13 +23,13 @@ const onlyGolden = mode === 'golden';
 const total = { passed: 0, failed: 0 };
 const started = performance.now();
 
-checkGoldenSet();
+const hasGolden = checkGoldenSet();
 setUp();
 const adapters = total.failed === 0 ? findAdapters() : [];
 if (total.failed === 0) {
   run('without a GPU', { suite: 'pure', parallel: true });
   for (const adapter of adapters) {
-    const exclude = onlyGolden || adapter === adapters[0] ? [] : heavyFiles;
+    const exclude = onlyGolden || !hasGolden || adapter === adapters[0] ? [] : heavyFiles;
     if (exclude.length > 0) console.log(`\nLeft out on ${adapter.choice}: ${exclude.join(', ')}, which takes minutes and runs on ${adapters[0].choice}; \`npm run test:golden\` runs it here too.`);
     run(`on ${adapter.choice} (${adapter.name})`, { suite: 'gpu', adapter: adapter.choice, exclude });
   }
@@ -45,12 +45,15 @@ function checkGoldenSet() {
   const folder = named ? resolve(named) : resolve(root, '../shared/golden');
   if (existsSync(folder)) {
     console.log(`Golden set: ${folder}`);
-  } else if (named || onlyGolden) {
+    return true;
+  }
+  if (named || onlyGolden) {
     console.error(`There is no golden set at ${folder}: ${named ? 'correct INP_GOLDEN or unset it' : 'set INP_GOLDEN to its folder'}.`);
     total.failed++;
   } else {
     console.log(`Left out: the golden tests (test/golden and those that compare with the set elsewhere), because there is no golden set at ${folder}; INP_GOLDEN names another folder.`);
   }
+  return false;
 }
 
 /** The adapters at hand, the fastest first. None, or none where npm brings one, is a failure. */
@@ -91,6 +94,7 @@ function probe(choice) {
 /** One run of vitest; its counts are added to the total. */
 function run(title, { suite, adapter, exclude = [], parallel = false }) {
   console.log(`\nTests ${title}:`);
+  const runStarted = performance.now();
   const folder = mkdtempSync(join(tmpdir(), 'inp-former-tests-'));
   const report = join(folder, 'report.json');
   const { status, signal } = spawnSync(process.execPath, [
@@ -105,6 +109,8 @@ function run(title, { suite, adapter, exclude = [], parallel = false }) {
   });
   const counts = countsOf(report);
   rmSync(folder, { recursive: true, force: true });
+  const slowest = counts.files.sort((a, b) => b.seconds - a.seconds).slice(0, 3).map(({ name, seconds }) => `${name} ${seconds.toFixed(0)} s`);
+  console.log(`Took ${((performance.now() - runStarted) / 1000).toFixed(0)} s; the longest: ${slowest.join(', ') || 'none'}`);
   for (const problem of counts.problems) console.error(problem);
   if (signal) console.error(`vitest was ended by ${signal}${signal === 'SIGTERM' ? ` after ${runLimit / 60_000} minutes` : ''}.`);
   if (counts.passed + counts.failed === 0) {
@@ -123,12 +129,13 @@ function countsOf(report) {
   try {
     results = JSON.parse(readFileSync(report, 'utf8')).testResults;
   } catch {
-    return { passed: 0, failed: 1, problems: ['vitest wrote no report.'] };
+    return { passed: 0, failed: 1, files: [], problems: ['vitest wrote no report.'] };
   }
-  const counts = { passed: 0, failed: 0, problems: [] };
+  const counts = { passed: 0, failed: 0, files: [], problems: [] };
   for (const file of results) {
     const wanted = file.assertionResults.filter((test) => !onlyGolden || new RegExp(goldenPattern).test(test.fullName));
     const failed = wanted.filter((test) => test.status !== 'passed');
+    counts.files.push({ name: relative(root, file.name), seconds: (file.endTime - file.startTime) / 1000 });
     counts.passed += wanted.length - failed.length;
     counts.failed += failed.length;
     for (const test of failed) if (test.status !== 'failed') counts.problems.push(`Not run (${test.status}), which counts as failed: ${file.name}: ${test.fullName}`);

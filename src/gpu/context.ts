@@ -154,13 +154,17 @@ export class GpuContext {
     buffer.destroy();
   }
 
+  /** What fails may fail because the device is going; browsers tell the loss itself up to a moment later. */
+  async lossOrNothing(): Promise<void> {
+    await Promise.race([this.device.lost, new Promise((resolve) => { setTimeout(resolve, 1000); })]);
+  }
+
   /** Maps a staging buffer and copies it out; a failed map rejects and never reads as zeros. */
   async readStaging(buffer: GPUBuffer, bytes: number): Promise<ArrayBuffer> {
     try {
       await buffer.mapAsync(MapMode.READ, 0, bytes);
     } catch (cause) {
-      // A map fails too when the device goes, and the loss itself may be told a moment later.
-      await new Promise((resolve) => setTimeout(resolve));
+      await this.lossOrNothing();
       this.check();
       throw new ReadbackError(`Reading ${bytes} bytes back from the GPU failed: ${String(cause)}`, { cause });
     }

@@ -76,16 +76,19 @@ export class PipelineCache {
       return { pipeline, layout };
     } catch (cause) {
       await scoped.catch(() => null);
+      const message = await describe(kernel, module);
+      if (message === undefined) await this.context.lossOrNothing();
       this.context.check();
-      throw new KernelError(kernel.label, await describe(kernel, module, cause), { cause });
+      throw new KernelError(kernel.label, message ?? `Kernel ${kernel.label} (shaders/${kernel.file}) failed: ${String(cause)}`, { cause });
     }
   }
 }
 
-async function describe(kernel: KernelSource, module: GPUShaderModule, cause: unknown): Promise<string> {
+/** The compiler's errors, each with its line; undefined where the compiler found none. */
+async function describe(kernel: KernelSource, module: GPUShaderModule): Promise<string | undefined> {
   const info = await module.getCompilationInfo().catch(() => undefined);
   const errors = info?.messages.filter((m) => m.type === 'error') ?? [];
-  if (errors.length === 0) return `Kernel ${kernel.label} (shaders/${kernel.file}) failed: ${String(cause)}`;
+  if (errors.length === 0) return undefined;
   return errors.map((m) => sourceMessage(kernel, m.lineNum, m.message)).join('\n');
 }
 

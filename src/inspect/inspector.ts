@@ -123,6 +123,7 @@ export class InspectionNetwork {
   private readonly memories: readonly DeviceMemory[];
   /** The run before, ended well or not: the image tensor is one, so calls take turns. */
   private last: Promise<unknown> = Promise.resolve();
+  private disposed = false;
 
   private constructor(stage: ImageStage, executable: Executable, memories: readonly DeviceMemory[]) {
     this.stage = stage;
@@ -160,6 +161,7 @@ export class InspectionNetwork {
   }
 
   private async runInTurn(images: readonly RasterImage[]): Promise<RawInspection[]> {
+    if (this.disposed) throw new UsageError('This inspector was disposed of; open the model again.');
     const results: RawInspection[] = [];
     for (let start = 0; start < images.length; start += this.stage.batchSize) {
       const batch = images.slice(start, start + this.stage.batchSize);
@@ -182,6 +184,7 @@ export class InspectionNetwork {
   }
 
   dispose(): void {
+    this.disposed = true;
     this.executable.dispose();
     this.stage.dispose();
     for (const memory of this.memories) memory.dispose();

@@ -6,7 +6,7 @@
 import { normalizeCropKernel, resizePassKernel } from '../../shaders/image-input.wgsl.ts';
 import { checkRasterImage, type RasterImage } from '../data/image.ts';
 import { cropOffset, IMAGENET_MEAN, IMAGENET_STD } from '../data/preprocess.ts';
-import { antialiasedCoefficients, RESAMPLE_PRECISION_BITS } from '../data/resample.ts';
+import { antialiasedCoefficients, columnsFirst, RESAMPLE_PRECISION_BITS } from '../data/resample.ts';
 import { UsageError } from '../errors.ts';
 import type { Operation } from '../graph/operation.ts';
 import { apply, constant, input, sizeOf, type Tensor, type TensorData } from '../graph/tensor.ts';
@@ -47,7 +47,7 @@ export interface ResizeTensors {
   readonly horizontal: Tensor;
   /** i32 [2 + verticalTaps, height], likewise by output row. */
   readonly vertical: Tensor;
-  /** u32 [4]: source width, source height, 0, 0. */
+  /** u32 [4]: source width, source height, 1 where the pass along columns comes first, 0. */
   readonly size: Tensor;
 }
 
@@ -80,7 +80,7 @@ export function resizeInputs(image: RasterImage, capacity: ResizeCapacity, outpu
     [`${prefix}.pixels`]: packPixels(image, capacity.pixels),
     [`${prefix}.horizontal`]: horizontal,
     [`${prefix}.vertical`]: vertical,
-    [`${prefix}.size`]: Uint32Array.of(width, height, 0, 0),
+    [`${prefix}.size`]: Uint32Array.of(width, height, Number(columnsFirst(image, output)), 0),
   };
 }
 
@@ -116,26 +116,30 @@ export const resizeAntialiasedOperation: Operation<ImageSize & { readonly rows: 
     return [{ shape: [width * height], dtype: 'u32' }];
   },
   kernels({ inputs: [pixels, horizontal, vertical], attributes: { width, height, rows }, target, read, write, scratch }) {
-    const between = scratch(4 * rows * width);
-    const pass = (axis: 'horizontal' | 'vertical', taps: number, outputRows: number) => resizePassKernel({
-      label: `resizeAntialiased to ${width} x ${height}, ${axis}`, axis, taps, width, rows: outputRows, precisionBits: RESAMPLE_PRECISION_BITS, target,
+    // Columns come first only where that makes the image smaller: then what lies between has no more pixels than the source.
+    const capacity = Math.max(rows * width, sizeOf(pixels!.shape));
+    const between = scratch(4 * capacity);
+    const pass = (first: boolean) => resizePassKernel({
+      label: `resizeAntialiased to ${width} x ${height}, ${first ? 'first' : 'second'} pass`, first,
+      horizontalTaps: horizontal!.shape[0]! - 2, verticalTaps: vertical!.shape[0]! - 2, width, height,
+      capacity: first ? capacity : width * height, precisionBits: RESAMPLE_PRECISION_BITS, target,
     });
-    const along = pass('horizontal', horizontal!.shape[0]! - 2, rows);
-    const down = pass('vertical', vertical!.shape[0]! - 2, height);
+    const [first, second] = [pass(true), pass(false)];
+    // As for rows first, the common case.
     const tapFlops = 6;
     return [
       {
-        kernel: along.source, workgroups: along.workgroups, bindings: [read(0), read(1), read(3), between.write],
+        kernel: first.source, workgroups: first.workgroups, bindings: [read(0), read(1), read(2), read(3), between.write],
         flops: tapFlops * rows * sizeOf(horizontal!.shape), bytes: 4 * (sizeOf(pixels!.shape) + sizeOf(horizontal!.shape) + rows * width),
       },
       {
-        kernel: down.source, workgroups: down.workgroups, bindings: [between.read, read(2), write(0)],
+        kernel: second.source, workgroups: second.workgroups, bindings: [between.read, read(1), read(2), read(3), write(0)],
         flops: tapFlops * width * sizeOf(vertical!.shape), bytes: 4 * (rows * width + sizeOf(vertical!.shape) + width * height),
       },
     ];
   },
   reference([pixels, horizontal, vertical, size], { attributes: { width, height } }) {
-    const sourceHeight = size![1]!;
+    const [sourceWidth, sourceHeight, columnsAreFirst] = size as unknown as [number, number, number];
     const resampled = (table: Float64Array, outputs: number, i: number, pixel: (j: number) => number): number => {
       const [first, count] = [table[i]!, table[outputs + i]!];
       const channel = (shift: number): number => {
@@ -145,16 +149,19 @@ export const resizeAntialiasedOperation: Operation<ImageSize & { readonly rows: 
       };
       return channel(0) + 2 ** 8 * channel(8) + 2 ** 16 * channel(16) + 2 ** 24 * 255;
     };
-    const between = Float64Array.from({ length: sourceHeight * width }, (_, i) =>
-      resampled(horizontal!, width, i % width, (x) => pixels![Math.floor(i / width) * size![0]! + x]!));
-    return [Float64Array.from({ length: width * height }, (_, i) =>
-      resampled(vertical!, height, Math.floor(i / width), (y) => between[y * width + (i % width)]!))];
+    const alongRows = (source: Float64Array, inputWidth: number, rows: number): Float64Array => Float64Array.from({ length: rows * width }, (_, i) =>
+      resampled(horizontal!, width, i % width, (x) => source[Math.floor(i / width) * inputWidth + x]!));
+    const alongColumns = (source: Float64Array, columns: number): Float64Array => Float64Array.from({ length: height * columns }, (_, i) =>
+      resampled(vertical!, height, Math.floor(i / columns), (y) => source[y * columns + (i % columns)]!));
+    return [columnsAreFirst
+      ? alongRows(alongColumns(pixels!, sourceWidth), sourceWidth, height)
+      : alongColumns(alongRows(pixels!, sourceWidth, sourceHeight), width)];
   },
 };
 
 /**
- * Pillow's `resize(BILINEAR)`, byte for byte: along rows, then along columns, each pass rounded to 8 bits (a pass that
- * changes no size is the identity).
+ * Pillow's `resize(BILINEAR)`, byte for byte: a pass along rows and one along columns, in the order that {@link columnsFirst}
+ * tells, each rounded to 8 bits (a pass that changes no size is the identity).
  * @param rows capacity of source rows
  * @returns u32 [height * width], packed as the pixels are, alpha 255
  */

@@ -24,8 +24,9 @@ export interface MatmulAttributes {
 
 const addBias: Epilogue = { name: 'bias', operand: 'column', flops: 1, expression: (value, operand) => `${value} + ${operand}` };
 
-/** Kernel variants by measurement (bench/): direct loads on CPU adapters, workgroup tiles on GPUs. */
+/** Kernel variants by measurement: direct loads on CPU adapters, in smaller blocks for small products, workgroup tiles on GPUs. */
 export const gemmVariants = {
+  small: { kind: 'register', blockRows: 4, blockColumns: 4, groupRows: 4, groupColumns: 4, tileDepth: 4 },
   register: { kind: 'register', blockRows: 8, blockColumns: 8, groupRows: 4, groupColumns: 4, tileDepth: 4 },
   tiled: { kind: 'tiled', blockRows: 4, blockColumns: 4, groupRows: 16, groupColumns: 16, tileDepth: 16 },
 } as const satisfies Record<string, GemmVariant>;
@@ -43,6 +44,12 @@ function shapeOf([a, b]: readonly TensorSpec[], attributes: MatmulAttributes): G
     );
   }
   return { rows, columns, depth, transposeA, transposeB };
+}
+
+/** A block of 8 x 8 needs rows and columns to fill it, and takes the longest to compile. */
+function variantFor({ rows, columns }: GemmShape, target: Target): GemmVariant {
+  if (target.family === 'gpu') return gemmVariants.tiled;
+  return Math.min(rows, columns) < 64 ? gemmVariants.small : gemmVariants.register;
 }
 
 /**
@@ -67,7 +74,7 @@ export const matmulOperation: Operation<MatmulAttributes> = {
   kernels({ inputs, outputs, attributes, target, read, write, scratch }) {
     const shape = shapeOf(inputs, attributes);
     const { rows, columns, depth } = shape;
-    const variant = attributes.variant ?? (target.family === 'gpu' ? gemmVariants.tiled : gemmVariants.register);
+    const variant = attributes.variant ?? variantFor(shape, target);
     const splits = attributes.splits ?? splitsFor(shape, variant, target);
     const epilogues = [...(attributes.bias ? [addBias] : []), ...attributes.epilogues];
     const operands = inputs.slice(2).map((_, i) => read(i + 2));

@@ -112,6 +112,19 @@ describe('antialiased resize', () => {
     expect(copy.data.buffer).not.toBe(original.data.buffer);
   });
 
+  it.each([
+    // Where the height shrinks by more than twice as many pixels as the width, the columns come first.
+    { from: [24, 67], to: [20, 20], hash: '244985ab59d9c0ebd921801e0da586b4aeebf308bf05997fdf7bd993000d7650' },
+    { from: [40, 33], to: [48, 21], hash: '436adb3b2c6fcb1bac9b90ca15537ae95f05312f05626c6ee90e1737e3efb3c1' },
+    { from: [22, 61], to: [37, 50], hash: 'ab47f18dbaa09f9618d238344ac6a2ff1c8b1a82e4eab104fc60655b4cf1aedc' },
+    { from: [13, 200], to: [13, 9], hash: 'd34f65f38b3442706b7e6255eeb9ddc723151e3cfc9b52799fb7c0842e71534e' },
+    // Just twice as many: the rows.
+    { from: [30, 64], to: [20, 44], hash: '72268df60977ec1166dffac48d2e13f676900a13e617e0aea1b9d06f6ea1b51a' },
+  ])('from $from to $to: the bytes of Pillow 13', ({ from: [fromWidth, fromHeight], to: [width, height], hash }) => {
+    const pattern = image(fromWidth!, fromHeight!, 1, (i) => Math.floor((i * i * 7 + i * 13) / 11) % 256);
+    expect(sha256(resizeAntialiased(pattern, width!, height!).data)).toBe(hash);
+  });
+
   it('commutes with transposition up to the rounding between the passes', () => {
     const original = noise(31, 17, 1);
     const transposed = image(17, 31, 1, (i) => original.data[(i % 17) * 31 + Math.floor(i / 17)]!);

@@ -42,7 +42,10 @@ function randomFeeds(outputs: Record<string, Tensor>, random: Random): Feeds {
   return Object.fromEntries(leaves.map((t) => [t.name, Float32Array.from({ length: sizeOf(t.shape) }, () => random.normal())]));
 }
 
-const cases = attentionCases.flatMap((c) => c.shapes.map((shape) => [c.name, JSON.stringify(shape), c, shape] as const));
+// Heads of at most 8 channels: GPUs' kernels are unrolled over them, which takes the CPU adapters' compilers long.
+const cases = attentionCases.flatMap((c) => c.shapes
+  .map((shape) => ({ ...shape, d: Math.min(shape.d, 8) }))
+  .map((shape) => [c.name, JSON.stringify(shape), c, shape] as const));
 
 describe('the variants for GPUs', () => {
   test.each(cases)('%s %s', async (name, label, c, shape) => {

@@ -72,7 +72,8 @@ describe('the same seed', () => {
     await expect(train({ checkpoint, ...abortAfter(1) })).rejects.toThrow(AbortedError);
     const first = stepOf(checkpoint.bytes!);
     expect(first).toBeGreaterThanOrEqual(2);
-    await expect(train({ checkpoint, resume: true, ...abortAfter(first + 1) })).rejects.toThrow(/stopped after step \d of 8; the checkpoint is kept/);
+    expect(first).toBeLessThan(5);
+    await expect(train({ checkpoint, resume: true, ...abortAfter(first) })).rejects.toThrow(/stopped after step \d of 8; the checkpoint is kept/);
     expect(stepOf(checkpoint.bytes!)).toBeGreaterThan(first);
     const { model, record } = await train({ checkpoint, resume: true });
     expect(record.losses.length).toBeLessThan(8);
@@ -117,7 +118,7 @@ describe('a training that diverges', () => {
     expect(stepOf(checkpoint.bytes!)).toBe(1);
     await expect(train({ ...diverging, checkpoint, resume: true })).rejects.toThrow(TrainingDivergedError);
     const controlled = await train({ ...diverging, checkpoint, resume: true, ...abortAfter(1) }).catch((e: unknown) => e);
-    expect([AbortedError, TrainingDivergedError].some((c) => controlled instanceof c)).toBe(true);
+    expect(controlled).toBeInstanceOf(TrainingDivergedError);
     expect(stepOf(checkpoint.bytes!)).toBe(1);
   });
 
@@ -127,7 +128,7 @@ describe('a training that diverges', () => {
       return { ...store, read: async (index, length) => { const v = await store.read(index, length); v[3] = NaN; return v; } };
     };
     const checkpoint = memoryStore();
-    await expect(train({ checkpoint, featureCache: { maxBytes: 0, spill: poisoned } })).rejects.toMatchObject({ code: 'diverged', step: 0, loss: NaN });
+    await expect(train({ checkpoint, featureCache: { maxBytes: 0, spill: poisoned } })).rejects.toMatchObject({ code: 'diverged', step: 0 });
     expect(checkpoint.saves).toBe(0);
   });
 });

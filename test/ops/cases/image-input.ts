@@ -26,6 +26,8 @@ export const imageInputCases: OperationCase[] = [
     shapes: [
       { from: [1, 1, 3], to: [3, 2] }, { from: [37, 23, 3], to: [16, 16] }, { from: [20, 20, 1], to: [53, 31] },
       { from: [45, 70, 4], to: [45, 13] }, { from: [33, 9, 3], to: [33, 9] }, { from: [130, 5, 3], to: [7, 5] },
+      // Columns first.
+      { from: [22, 61, 3], to: [17, 16] }, { from: [13, 57, 1], to: [29, 41] },
     ] satisfies ResizeShape[],
     feeds: (shape: ResizeShape, random): Record<string, TensorData> => {
       const { capacity, output } = sizes(shape);

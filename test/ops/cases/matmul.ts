@@ -9,6 +9,7 @@ const shapes: Shape[] = [
 ];
 
 const variants = {
+  small: { variant: ops.gemmVariants.small },
   register: { variant: ops.gemmVariants.register },
   tiled: { variant: ops.gemmVariants.tiled },
   'register, split': { variant: ops.gemmVariants.register, splits: 3 },
