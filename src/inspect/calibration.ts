@@ -1,7 +1,7 @@
 /**
- * Where normal ends, from normal images that were not trained on. Score threshold: the 99.5 % prediction bound for one
- * more normal image, mean + k(n) * std with k(n) = t(0.995, n-1) * sqrt(1 + 1/n) (k = 3.7 for 8 images, 2.8 for 32,
- * never above 6), and never below the highest score seen. Pixel threshold: the level that one normal pixel in a thousand
+ * Where normal ends, from normal images that were not trained on. Score threshold: the 97.5 % prediction bound for one
+ * more normal image, mean + k(n) * std with k(n) = t(0.975, n-1) * sqrt(1 + 1/n) (k = 2.5 for 8 images, 2.1 for 32,
+ * never above 4), and never below the highest score seen. Pixel threshold: the level that one normal pixel in a thousand
  * exceeds, at most the score threshold. The heat map's scale is fixed by both: low is the median normal pixel, and the
  * pixel threshold sits in the middle.
  */
@@ -38,8 +38,8 @@ export interface CalibrationInput {
 export const STD_FLOOR = 0.05;
 /** The model has seen its training images, which score lower than new ones: the margin above their mean grows by this. */
 export const SEEN_IMAGES_WIDENING = 1.5;
-/** t(0.995) of two or three images would be 60 and more. */
-const MAX_FACTOR = 6;
+/** t(0.975) of two images is 12.7. */
+const MAX_FACTOR = 4;
 const NORMAL_PIXEL_QUANTILE = 0.999;
 
 /** @throws UsageError without scores or maps, or if one is not finite. */
@@ -73,7 +73,7 @@ export function calibrate({ scores, maps, heldOut = true }: CalibrationInput): C
     scoreMean,
     scoreStd,
     scoreMax,
-    rule: `99.5 % prediction bound, mean + ${factor.toFixed(2)} std, at least the highest score, of ${images}; a pixel counts as defective above the 99.9 % quantile of their pixels`,
+    rule: `97.5 % prediction bound, mean + ${factor.toFixed(2)} std, at least the highest score, of ${images}; a pixel counts as defective above the 99.9 % quantile of their pixels`,
   };
 }
 
@@ -83,13 +83,13 @@ export function pixelThresholdFor(calibration: Calibration, threshold: number): 
 }
 
 /**
- * k(n) = t(0.995, n-1) * sqrt(1 + 1/n): a new draw of a normal distribution stays below mean + k * std with 99.5 %
+ * k(n) = t(0.975, n-1) * sqrt(1 + 1/n): a new draw of a normal distribution stays below mean + k * std with 97.5 %
  * probability. Student's quantile by its expansion around the normal one (Abramowitz and Stegun 26.7.5), which is off
  * by 3 % at 3 degrees of freedom and by 0.2 % at 7; below that the limit decides.
  */
 function predictionFactor(count: number): number {
   if (count < 4) return MAX_FACTOR;
-  const z = 2.5758293;
+  const z = 1.959964;
   const degrees = count - 1;
   const terms = [
     (z ** 3 + z) / 4,

@@ -116,8 +116,8 @@ export const resizeAntialiasedOperation: Operation<ImageSize & { readonly rows: 
     return [{ shape: [width * height], dtype: 'u32' }];
   },
   kernels({ inputs: [pixels, horizontal, vertical], attributes: { width, height, rows }, target, read, write, scratch }) {
-    // Columns come first only where that makes the image smaller: then what lies between has no more pixels than the source.
-    const capacity = Math.max(rows * width, sizeOf(pixels!.shape));
+    // Columns come first only in sources less wide than width + rows / 2 (see columnsFirst).
+    const capacity = Math.max(rows * width, Math.ceil(height * (width + rows / 2)));
     const between = scratch(4 * capacity);
     const pass = (first: boolean) => resizePassKernel({
       label: `resizeAntialiased to ${width} x ${height}, ${first ? 'first' : 'second'} pass`, first,

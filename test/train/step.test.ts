@@ -44,14 +44,14 @@ describe('a training step', () => {
 
   it('in slices does what the whole batch does', async () => {
     const context = await testContext();
-    const batch = 5;
+    const batch = 3; // as in the other tests, which share the pipelines
     const features = featuresFor(config, batch);
     const perImage = 4 * 16 * 4 * config.architecture.width;
-    const narrow = { ...context.target, maxStorageBufferBindingSize: 40_000, maxBufferSize: 40_000 };
-    expect(perImage * batch).toBeGreaterThan(40_000);
+    const narrow = { ...context.target, maxStorageBufferBindingSize: 20_000, maxBufferSize: 20_000 };
+    expect(perImage * batch).toBeGreaterThan(20_000);
     const { slices, plan } = planTrainingStep(config, batch, narrow);
-    expect(slices).toEqual([2, 3]);
-    expect(plan.report.largestBinding).toBeLessThanOrEqual(40_000);
+    expect(slices).toEqual([1, 2]);
+    expect(plan.report.largestBinding).toBeLessThanOrEqual(20_000);
     const narrowContext = Object.assign(Object.create(context) as typeof context, { target: narrow });
     const results = [];
     for (const c of [context, narrowContext]) {
@@ -72,8 +72,8 @@ describe('a training step', () => {
     const overlapping = detectorConfig({ ...options, encoderGroups: [[0, 1, 2], [2, 3]], decoderGroups: [[0], [1]] });
     const count = featureCount(overlapping);
     expect(count).toBe(3 * 16 * 32);
-    const step = await TrainingStep.create(await testContext(), overlapping, 1, { values: initialTrainables(overlapping, 1) });
-    const { loss } = await step.run(featuresFor(overlapping, 1), 1, 1e-3);
+    const step = await TrainingStep.create(await testContext(), overlapping, 3, { values: initialTrainables(overlapping, 1) });
+    const { loss } = await step.run(featuresFor(overlapping, 3), 1, 1e-3);
     expect(loss).toBeGreaterThan(0);
     step.dispose();
   });
@@ -81,11 +81,11 @@ describe('a training step', () => {
   it('refuses another number of images, and frees its memory where it can\'t be made', async () => {
     const context = await testContext();
     const before = context.allocatedBytes;
-    const step = await TrainingStep.create(context, config, 2, { values: initialTrainables(config, 1) });
-    await expect(step.run(featuresFor(config, 3), 1, 0)).rejects.toThrow(/takes 2 images, got 3/);
+    const step = await TrainingStep.create(context, config, 3, { values: initialTrainables(config, 1) });
+    await expect(step.run(featuresFor(config, 2), 1, 0)).rejects.toThrow(/takes 3 images, got 2/);
     step.dispose();
     const wrong = new Map([['prototype_token', new Float32Array(5)]]);
-    await expect(TrainingStep.create(context, config, 2, { values: wrong })).rejects.toThrow(UsageError);
+    await expect(TrainingStep.create(context, config, 3, { values: wrong })).rejects.toThrow(UsageError);
     expect(context.allocatedBytes).toBe(before);
   });
 });
