@@ -11,6 +11,8 @@ import { root, setUp } from '../bin/setup.mjs';
 
 /** Minutes of work on a software adapter: `npm test` runs them on the fastest adapter only, `npm run test:golden` on all. */
 const heavyFiles = ['test/golden/vits.test.ts'];
+/** Training and inspection as wholes: the kernels' differences between adapters show in test/ops and test/golden already. */
+const wholeRuns = ['test/train/**', 'test/inspect/**', 'test/model/**'];
 const goldenPattern = '^golden: ';
 const runLimit = 40 * 60_000;
 
@@ -29,8 +31,13 @@ const adapters = total.failed === 0 ? findAdapters() : [];
 if (total.failed === 0) {
   run('without a GPU', { suite: 'pure', parallel: true });
   for (const adapter of adapters) {
-    const exclude = onlyGolden || !hasGolden || adapter === adapters[0] ? [] : heavyFiles;
-    if (exclude.length > 0) console.log(`\nLeft out on ${adapter.choice}: ${exclude.join(', ')}, which takes minutes and runs on ${adapters[0].choice}; \`npm run test:golden\` runs it here too.`);
+    const isFastest = adapter === adapters[0];
+    const heavy = onlyGolden || isFastest ? [] : heavyFiles;
+    const onSwiftShader = adapters.some((a) => a.choice === 'swiftshader') && adapter.choice !== 'swiftshader';
+    const wholes = !onlyGolden && onSwiftShader ? wholeRuns : [];
+    const exclude = [...heavy, ...wholes];
+    if (heavy.length > 0) console.log(`\nLeft out on ${adapter.choice}: ${heavy.join(', ')}, which takes minutes and runs on ${adapters[0].choice}; \`npm run test:golden\` runs it here too.`);
+    if (wholes.length > 0) console.log(`\nLeft out on ${adapter.choice}: ${wholes.join(', ')}, which run on swiftshader; \`INP_ADAPTER=${adapter.choice} npx vitest run test/train\` runs them here.`);
     run(`on ${adapter.choice} (${adapter.name})`, { suite: 'gpu', adapter: adapter.choice, exclude });
   }
   run('in headless Chrome', { suite: 'chrome' });

@@ -196,8 +196,8 @@ const painters: Record<DefectKind, (surface: Surface, placement: Placement) => D
 
 /** A curved groove: bright where its far wall faces the light, dark on the near wall; it tapers towards both ends. */
 function scratch(surface: Surface, { strength, extent, x, y, random }: Placement): Defect {
-  const length = between(28, 130, extent);
-  const halfWidth = between(1.1, 2, (extent + strength) / 2);
+  const length = between(48, 130, extent);
+  const halfWidth = between(1.6, 2.6, (extent + strength) / 2);
   // Oblique, so that it never hides in streaks or threads.
   const angle = random.pick([-1, 1]) * random.uniform(0.4, 1.2);
   const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
@@ -220,7 +220,7 @@ function scratch(surface: Surface, { strength, extent, x, y, random }: Placement
       surface.shade(px, py, colour);
       const [along, distance] = locate(px, py);
       const wall = distance / halfWidthAt(along) * litSide; // 1 at the edge nearest to the light
-      const change = between(0.6, 1.1, strength) * (wall < 0.1 ? 0.42 * (1 - (wall + 0.4) ** 2) : -0.38 * wall);
+      const change = between(0.8, 1.2, strength) * (wall < 0.1 ? 0.42 * (1 - (wall + 0.4) ** 2) : -0.38 * wall);
       for (let c = 0; c < 3; c++) colour[c]! += change;
     },
   };
@@ -228,8 +228,8 @@ function scratch(surface: Surface, { strength, extent, x, y, random }: Placement
 
 /** An irregular spot of dried oil: a dull brown that keeps the texture's relief, densest in a ring near its edge. */
 function stain(surface: Surface, { strength, extent, x, y, random }: Placement): Defect {
-  const depthAt = irregularDisc(x, y, between(8, 30, extent), 0.3, random);
-  const opacity = between(0.3, 0.8, strength);
+  const depthAt = irregularDisc(x, y, between(12, 30, extent), 0.3, random);
+  const opacity = between(0.42, 0.8, strength);
   const oil = [0.58, 0.5, 0.4];
   return {
     covers: (px, py) => depthAt(px, py) > 0,
@@ -245,9 +245,9 @@ function stain(surface: Surface, { strength, extent, x, y, random }: Placement):
 
 /** A pit: dark inside, its wall lit on the side that faces the light. */
 function hole(surface: Surface, { strength, extent, x, y, random }: Placement): Defect {
-  const radius = between(3.2, 11, extent);
+  const radius = between(4.6, 11, extent);
   const depthAt = irregularDisc(x, y, radius, 0.22, random);
-  const opacity = between(0.55, 0.95, strength);
+  const opacity = between(0.7, 0.95, strength);
   return {
     covers: (px, py) => depthAt(px, py) > 0,
     shade(px, py, colour) {
@@ -289,7 +289,7 @@ function dent(surface: Surface, { strength, extent, x, y, random }: Placement): 
   const radius = between(9, 30, extent);
   const squeeze = random.uniform(0.75, 1);
   const tilt = random.uniform(-1.5, 1.5);
-  const depth = between(0.45, 1, strength);
+  const depth = between(0.55, 1, strength);
   /** Offsets from the centre as shares of the radius, in the ellipse's frame. */
   const distanceAt = (px: number, py: number): number => {
     const [dx, dy] = rotate(px - x, py - y, tilt);

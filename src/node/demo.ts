@@ -28,19 +28,19 @@ import { decodeImageFile, encodePng, imageFileSource, thumbnail } from './images
 import { imageUri, mean, renderReport, type ReportImage, type ReportSection } from './report.ts';
 
 const ENCODER = 'tiny';
-const TEXTURES = ['woven-cloth', 'brushed-metal'];
+const TEXTURES = ['brushed-metal', 'leather'];
 const SEED = 1;
 /** Side of the drawn images, in pixels. */
 const IMAGE_SIZE = 256;
 const TRAINING_IMAGES = 24;
 const CALIBRATION_IMAGES = 8;
-const TEST_GOOD = 20;
-const TEST_DEFECTIVE = 20;
+const TEST_GOOD = 16;
+const TEST_DEFECTIVE = 16;
 const RESIZE = 168;
 const CROP = 168;
 const BATCH_SIZE = 4;
-const STEPS = 40;
-const WARMUP_STEPS = 10;
+const STEPS = 28;
+const WARMUP_STEPS = 8;
 const PREVIEW_SIZE = 256;
 
 export interface DemoSettings {

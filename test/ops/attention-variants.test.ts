@@ -42,8 +42,8 @@ function randomFeeds(outputs: Record<string, Tensor>, random: Random): Feeds {
   return Object.fromEntries(leaves.map((t) => [t.name, Float32Array.from({ length: sizeOf(t.shape) }, () => random.normal())]));
 }
 
-// Heads of at most 8 channels: GPUs' kernels are unrolled over them, which takes the CPU adapters' compilers long.
-const cases = attentionCases.flatMap((c) => c.shapes
+// Small heads and four shapes a row: GPUs' kernels are unrolled over channels, which takes CPU adapters' compilers long.
+const cases = attentionCases.flatMap((c) => c.shapes.slice(0, 4)
   .map((shape) => ({ ...shape, d: Math.min(shape.d, 8) }))
   .map((shape) => [c.name, JSON.stringify(shape), c, shape] as const));
 
