@@ -32,7 +32,7 @@ if (total.failed === 0) {
   run('without a GPU', { suite: 'pure', parallel: true });
   for (const adapter of adapters) {
     const isFastest = adapter === adapters[0];
-    const heavy = onlyGolden || isFastest ? [] : heavyFiles;
+    const heavy = onlyGolden || !hasGolden || isFastest ? [] : heavyFiles;
     const onSwiftShader = adapters.some((a) => a.choice === 'swiftshader') && adapter.choice !== 'swiftshader';
     const wholes = !onlyGolden && onSwiftShader ? wholeRuns : [];
     const exclude = [...heavy, ...wholes];
