@@ -3,7 +3,8 @@
  * more normal image, mean + k(n) * std with k(n) = t(0.975, n-1) * sqrt(1 + 1/n) (k = 2.5 for 8 images, 2.1 for 32,
  * never above 4), and never below the highest score seen. Pixel threshold: the level that one normal pixel in a thousand
  * exceeds, at most the score threshold. The heat map's scale is fixed by both: low is the median normal pixel, and the
- * pixel threshold sits in the middle.
+ * pixel threshold sits at a fifth of it, because a plain defect lies several times as far above normal and lifts the
+ * level of the whole image a little: on a shorter scale all of that image would look hot.
  */
 import { UsageError } from '../errors.ts';
 
@@ -41,6 +42,8 @@ export const SEEN_IMAGES_WIDENING = 1.5;
 /** t(0.975) of two images is 12.7. */
 const MAX_FACTOR = 4;
 const NORMAL_PIXEL_QUANTILE = 0.999;
+/** Length of the heat map's scale, in distances from the median normal pixel to the pixel threshold. */
+export const SCALE_SPANS = 5;
 
 /** @throws UsageError without scores or maps, or if one is not finite. */
 export function calibrate({ scores, maps, heldOut = true }: CalibrationInput): Calibration {
@@ -61,14 +64,14 @@ export function calibrate({ scores, maps, heldOut = true }: CalibrationInput): C
   const pixelLimit = scaleLow + widening * (quantile(pixels, NORMAL_PIXEL_QUANTILE) - scaleLow);
   const pixelThreshold = Math.min(threshold, pixelLimit);
   // Maps without any spread would leave a scale of width zero, and nothing to colour by.
-  const halfScale = Math.max(pixelThreshold - scaleLow, STD_FLOOR * Math.abs(scaleLow), 1e-6);
+  const span = Math.max(pixelThreshold - scaleLow, STD_FLOOR * Math.abs(scaleLow), 1e-6);
 
   const images = `${count} normal ${count === 1 ? 'image' : 'images'} ${heldOut ? 'held out of training' : `of the training set (margins widened ${SEEN_IMAGES_WIDENING} times)`}`;
   return {
     threshold,
     pixelThreshold,
     scaleLow,
-    scaleHigh: scaleLow + 2 * halfScale,
+    scaleHigh: scaleLow + SCALE_SPANS * span,
     count,
     scoreMean,
     scoreStd,
@@ -80,6 +83,16 @@ export function calibrate({ scores, maps, heldOut = true }: CalibrationInput): C
 /** The pixel threshold that goes with a score threshold which the user may have lowered: never above it. */
 export function pixelThresholdFor(calibration: Calibration, threshold: number): number {
   return Math.min(calibration.pixelThreshold, threshold);
+}
+
+/**
+ * Above which level a pixel belongs to a defect in this map: the pixel threshold, and halfway from normal to the map's
+ * peak (its full width at half maximum). A plain defect lifts its surroundings above the threshold too, and a box
+ * around all of that would not show where it is.
+ */
+export function regionLevel(map: Float32Array, calibration: Calibration, threshold: number): number {
+  const peak = map.reduce((a, b) => Math.max(a, b), -Infinity);
+  return Math.max(pixelThresholdFor(calibration, threshold), (calibration.scaleLow + peak) / 2);
 }
 
 /**

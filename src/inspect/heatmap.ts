@@ -47,11 +47,11 @@ export function heatColour(heat: number): Colour {
 }
 
 /**
- * Share of the full opacity at a heat: nothing below 0.2, where normal pixels are, full from 0.7, smooth between.
- * The pixel threshold, at heat 0.5, gets 65 %.
+ * Share of the full opacity at a heat: nothing below 0.1, where normal pixels are, full from 0.4, smooth between.
+ * The pixel threshold, at heat 0.2, gets 26 %.
  */
 export function heatOpacity(heat: number): number {
-  const t = Math.min(1, Math.max(0, (heat - 0.2) / 0.5));
+  const t = Math.min(1, Math.max(0, (heat - 0.1) / 0.3));
   return t * t * (3 - 2 * t);
 }
 

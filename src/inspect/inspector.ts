@@ -13,7 +13,7 @@ import { inspectionGraph } from '../model/graphs.ts';
 import { ImageStage, imagesLeaf } from '../model/image-stage.ts';
 import { uploadEncoder, uploadTrainables } from '../model/memory.ts';
 import type { EncoderWeights } from '../weights/encoder.ts';
-import { pixelThresholdFor } from './calibration.ts';
+import { regionLevel } from './calibration.ts';
 import { readModel, readModelMetadata, writeModel, type ModelMetadata } from './model-file.ts';
 import { findRegions, type DefectRegion } from './regions.ts';
 
@@ -27,7 +27,7 @@ export interface Inspection {
   readonly map: Float32Array;
   readonly mapWidth: number;
   readonly mapHeight: number;
-  /** 1 where the map is above the pixel threshold (specks left out). */
+  /** 1 where the map is above the pixel threshold and above half of its peak (see `regionLevel`), specks left out. */
   readonly mask: Uint8Array;
   /** Connected regions of the mask, hottest first, in map and in source pixels. */
   readonly regions: readonly DefectRegion[];
@@ -97,7 +97,7 @@ export class Inspector {
 
   private judge(score: number, map: Float32Array, image: RasterImage): Inspection {
     const { resize, crop, mapSize, calibration } = this.metadata;
-    const { mask, regions } = findRegions(map, pixelThresholdFor(calibration, this.currentThreshold), {
+    const { mask, regions } = findRegions(map, regionLevel(map, calibration, this.currentThreshold), {
       resize, crop, mapWidth: mapSize, mapHeight: mapSize, sourceWidth: image.width, sourceHeight: image.height,
     });
     return {

@@ -39,8 +39,8 @@ const TEST_DEFECTIVE = 16;
 const RESIZE = 168;
 const CROP = 168;
 const BATCH_SIZE = 4;
-const STEPS = 28;
-const WARMUP_STEPS = 8;
+const STEPS = 20;
+const WARMUP_STEPS = 6;
 const PREVIEW_SIZE = 256;
 
 export interface DemoSettings {

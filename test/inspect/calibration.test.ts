@@ -1,10 +1,10 @@
 // The threshold's rule, held to what it promises: never below what was seen, rarely exceeded by one more normal image,
-// and a heat scale with the pixel threshold in its middle. The split never trains on what it calibrates with.
+// and a heat scale with the pixel threshold at a fifth. The split never trains on what it calibrates with.
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Random } from '../../src/data/random.ts';
 import { UsageError } from '../../src/errors.ts';
-import { calibrate, pixelThresholdFor, splitForCalibration } from '../../src/inspect/calibration.ts';
+import { calibrate, regionLevel, pixelThresholdFor, splitForCalibration } from '../../src/inspect/calibration.ts';
 
 const map = Float32Array.from({ length: 1000 }, (_, i) => 0.02 + i * 1e-5);
 const gaussian = (random: Random) => Math.sqrt(-2 * Math.log(1 - random.next())) * Math.cos(2 * Math.PI * random.next());
@@ -55,12 +55,19 @@ describe('calibrate', () => {
     expect(calibrate({ scores: [0.2], maps: [map] }).threshold).toBeCloseTo(0.2 + 4 * 0.01, 9);
   });
 
-  it('places pixel threshold and scale: one pixel in a thousand above, the median cold, the threshold in the middle', () => {
+  it('places pixel threshold and scale: one pixel in a thousand above, the median cold, the threshold at a fifth', () => {
     const pixels = Float32Array.from({ length: 10001 }, (_, i) => (i * 7919) % 10001);
     const { pixelThreshold, scaleLow, scaleHigh } = calibrate({ scores: [2e4, 2e4], maps: [pixels.subarray(0, 5000), pixels.subarray(5000)] });
     expect(pixelThreshold).toBeCloseTo(9990, 3);
     expect(scaleLow).toBeCloseTo(5000, 3);
-    expect((scaleLow + scaleHigh) / 2).toBeCloseTo(pixelThreshold, 3);
+    expect(scaleLow + (scaleHigh - scaleLow) / 5).toBeCloseTo(pixelThreshold, 3);
+  });
+
+  it('takes as a defect what lies above the pixel threshold and above half of the peak', () => {
+    const calibration = calibrate({ scores: [0.2, 0.21, 0.22], maps: [Float32Array.from({ length: 1000 }, (_, i) => 0.1 + (i % 10) * 0.001)] });
+    const faint = Float32Array.of(0.1, calibration.pixelThreshold + 0.001);
+    expect(regionLevel(faint, calibration, calibration.threshold)).toBe(calibration.pixelThreshold);
+    expect(regionLevel(Float32Array.of(0.3, 0.9), calibration, calibration.threshold)).toBeCloseTo((calibration.scaleLow + 0.9) / 2, 6);
   });
 
   it('holds for any scores and maps: finite, ordered, pixel threshold at most the threshold', () => {

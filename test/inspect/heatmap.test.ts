@@ -32,12 +32,12 @@ describe('colours', () => {
     for (let i = 1; i <= 64; i++) expect(luma(i / 64)).toBeGreaterThan(luma((i - 1) / 64) - 0.5);
   });
 
-  it('are clamped to the scale, and the pixel threshold is at one half', () => {
+  it('are clamped to the scale; nothing shows below a tenth of it, and the pixel threshold, at a fifth, shows faintly', () => {
     expect([heatOf(-5, scale), heatOf(7, scale)]).toEqual([0, 1]);
     expect(heatOf(0.3, scale)).toBeCloseTo(0.5, 12);
-    expect(heatOpacity(0.2)).toBe(0);
-    expect(heatOpacity(0.7)).toBe(1);
-    expect(heatOpacity(0.5)).toBeCloseTo(0.648, 6);
+    expect(heatOpacity(0.1)).toBe(0);
+    expect(heatOpacity(0.4)).toBe(1);
+    expect(heatOpacity(0.2)).toBeCloseTo(7 / 27, 6);
   });
 });
 
@@ -59,7 +59,7 @@ describe('colorize', () => {
 
 describe('overlay', () => {
   it('leaves an image of normal pixels exactly as it is', () => {
-    const map = new Float32Array(size * size).fill(0.1 + 0.2 * 0.4 - 1e-6);
+    const map = new Float32Array(size * size).fill(0.1 + 0.1 * 0.4 - 1e-6);
     const result = overlay(grey, map, options);
     expect(result.data).toEqual(grey.data);
     expect(result.data).not.toBe(grey.data);
