@@ -3,6 +3,7 @@
 import { afterAll, describe, expect, it, vi } from 'vitest';
 import { Engine } from '../../src/engine.ts';
 import { EncoderMismatchError, InputError, UsageError } from '../../src/errors.ts';
+import { regionLevel } from '../../src/inspect/calibration.ts';
 import { Inspector, type Inspection } from '../../src/inspect/inspector.ts';
 import { writeModel, type ModelMetadata } from '../../src/inspect/model-file.ts';
 import { detectorConfig } from '../../src/model/config.ts';
@@ -96,11 +97,14 @@ describe('an inspection', () => {
     expect(defective.map).toEqual(map); // the values do not depend on the threshold
     for (const value of [NaN, Infinity, '1' as unknown as number]) expect(() => { inspector.threshold = value; }).toThrow(UsageError);
     expect(inspector.threshold).toBe(score - 1e-6);
-    // Every pixel is above a low threshold: one region over the whole crop, told in the source's pixels.
+    // Every pixel is above a low threshold: then the region is what lies above half of the map's peak.
     inspector.threshold = 0;
-    const whole = await inspector.inspect(images[5]!);
-    expect(whole.mask.every((m) => m === 1)).toBe(true);
-    expect(whole.regions).toHaveLength(1);
+    const half = await inspector.inspect(images[5]!);
+    const level = regionLevel(half.map, inspector.metadata.calibration, 0);
+    const peak = Math.max(...half.map);
+    expect(half.mask.every((m, i) => m === 0 || half.map[i]! > level)).toBe(true);
+    expect(half.mask[half.map.indexOf(peak)]).toBe(1);
+    expect(half.regions[0]!.peak).toBe(peak);
     inspector.dispose();
   });
 
