@@ -22,7 +22,7 @@ export interface TrainingRecord {
   readonly finalLoss: number;
 }
 
-export interface ModelMetadata {
+export interface ModelMetadata extends Pick<DetectorConfig, 'taps' | 'encoderGroups' | 'decoderGroups' | 'numPrototypes' | 'extractorDepth' | 'decoderDepth'> {
   readonly version: 1;
   readonly encoder: { readonly name: string; readonly sha256: string; readonly numHeads: number; readonly architecture: EncoderArchitecture };
   /** Side of the square that images are resized to, and of the centre crop that the encoder sees, pixels. */
@@ -30,12 +30,6 @@ export interface ModelMetadata {
   readonly crop: number;
   /** Side of the anomaly map. */
   readonly mapSize: number;
-  readonly taps: readonly number[];
-  readonly encoderGroups: readonly (readonly number[])[];
-  readonly decoderGroups: readonly (readonly number[])[];
-  readonly numPrototypes: number;
-  readonly extractorDepth: number;
-  readonly decoderDepth: number;
   readonly calibration: Calibration;
   readonly training: TrainingRecord;
 }

@@ -5,64 +5,24 @@
  */
 import { describe, expect, test } from 'vitest';
 import { Random, seedFromText } from '../../src/data/random.ts';
-import { compile } from '../../src/graph/plan.ts';
-import { Executable } from '../../src/graph/executor.ts';
 import { differentiate } from '../../src/graph/autograd.ts';
 import { interpret } from '../../src/graph/interpreter.ts';
-import { input, reachableNodes, sizeOf, type Tensor, type TensorData } from '../../src/graph/tensor.ts';
+import { input } from '../../src/graph/tensor.ts';
 import * as operations from '../../src/ops/index.ts';
 import type { Operation } from '../../src/graph/operation.ts';
 import { testContext } from '../support/gpu.ts';
 import { operationCases } from './cases/index.ts';
-import type { OperationCase } from '../support/operation-case.ts';
-
-function leaves(outputs: readonly Tensor[]): Tensor[] {
-  return reachableNodes(outputs).filter((n) => n.kind === 'input').map((n) => n.outputs[0]!);
-}
-
-function makeFeeds(c: OperationCase, shape: unknown, outputs: readonly Tensor[], random: Random): Record<string, TensorData> {
-  const given = c.feeds?.(shape, random) ?? {};
-  const feeds: Record<string, TensorData> = {};
-  for (const leaf of leaves(outputs)) {
-    feeds[leaf.node.name] = given[leaf.node.name] ?? Float32Array.from({ length: sizeOf(leaf.shape) }, () => random.normal());
-  }
-  return feeds;
-}
-
-async function runOnGpu(outputs: Record<string, Tensor>, feeds: Record<string, TensorData>): Promise<Record<string, TensorData>> {
-  const context = await testContext();
-  const executable = await Executable.prepare(context, compile({ target: context.target, outputs }));
-  try {
-    return await executable.run(feeds);
-  } finally {
-    executable.dispose();
-  }
-}
+import { forwardErrors, forwardTolerance, leavesOf, makeFeeds, runOnce } from '../support/operation-run.ts';
 
 const rms = (x: ArrayLike<number>) => Math.sqrt(Array.from(x).reduce((s, v) => s + v * v, 0) / x.length);
-
-function relativeL2(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
-  let difference = 0;
-  let norm = 0;
-  for (let i = 0; i < expected.length; i++) {
-    if (!Number.isFinite(actual[i]!)) return Infinity;
-    difference += (actual[i]! - expected[i]!) ** 2;
-    norm += expected[i]! ** 2;
-  }
-  return Math.sqrt(difference / (norm || 1));
-}
 
 describe.each(operationCases.map((c) => [c.name, c] as const))('%s', (_, c) => {
   test('is tried on at least five shapes', () => expect(c.shapes.length).toBeGreaterThanOrEqual(5));
 
   test.each(c.shapes.map((s) => [JSON.stringify(s), s] as const))('forward %s', async (label, shape) => {
-    const outputs = c.build(shape);
-    const feeds = makeFeeds(c, shape, Object.values(outputs), new Random(seedFromText(`${c.name} ${label}`)));
-    const actual = await runOnGpu(outputs, feeds);
-    const expected = interpret(Object.values(outputs), new Map(Object.entries(feeds)));
-    Object.keys(outputs).forEach((name, i) => {
-      expect(relativeL2(actual[name]!, expected[i]!), `${c.name} ${label}: ${name}, relative L2`).toBeLessThanOrEqual(c.tolerance ?? 2e-6);
-    });
+    for (const [name, error] of Object.entries(await forwardErrors(await testContext(), c, shape))) {
+      expect(error, `${c.name} ${label}: ${name}, relative L2`).toBeLessThanOrEqual(c.tolerance ?? forwardTolerance);
+    }
   });
 
   if (!c.differentiate) return;
@@ -70,13 +30,13 @@ describe.each(operationCases.map((c) => [c.name, c] as const))('%s', (_, c) => {
     const built = c.build(shape);
     const sources = Object.entries(built).filter(([name, t]) => (c.gradientOutputs ? c.gradientOutputs.includes(name) : t.dtype === 'f32'));
     const seeds = sources.map(([name, tensor]) => ({ tensor, gradient: input(`gradient of ${name}`, tensor.shape) }));
-    const wanted = leaves(sources.map(([, t]) => t)).filter((t) => c.differentiate!.includes(t.node.name));
+    const wanted = leavesOf(sources.map(([, t]) => t)).filter((t) => c.differentiate!.includes(t.node.name));
     expect(wanted.map((t) => t.node.name).sort()).toEqual([...c.differentiate!].sort());
     const gradients = differentiate(seeds, wanted, operations.add);
     const outputs = Object.fromEntries(wanted.map((t, i) => [t.node.name, gradients[i]!]));
     const random = new Random(seedFromText(`${c.name} ${label}`));
     const feeds = makeFeeds(c, shape, [...seeds.map((s) => s.tensor), ...Object.values(outputs), ...seeds.map((s) => s.gradient)], random);
-    const actual = await runOnGpu(outputs, Object.fromEntries(leaves(Object.values(outputs)).map((t) => [t.node.name, feeds[t.node.name]!])));
+    const actual = await runOnce(await testContext(), outputs, Object.fromEntries(leavesOf(Object.values(outputs)).map((t) => [t.node.name, feeds[t.node.name]!])));
 
     const values = new Map<string, ArrayLike<number>>(Object.entries(feeds));
     const objective = (): number => {
