@@ -1,7 +1,8 @@
 /**
  * Where normal ends, from normal images that were not trained on. Score threshold: the 97.5 % prediction bound for one
  * more normal image, mean + k(n) * std with k(n) = t(0.975, n-1) * sqrt(1 + 1/n) (k = 2.5 for 8 images, 2.1 for 32,
- * never above 4), and never below the highest score seen. Pixel threshold: the level that one normal pixel in a thousand
+ * never above 4), and never below the highest score seen; both over the images left when outliers are set aside, because
+ * one odd or mislabelled image among the normal ones would otherwise hide most defects. Pixel threshold: the level that one normal pixel in a thousand
  * exceeds, at most the score threshold. The heat map's scale is fixed by both: low is the median normal pixel, and the
  * pixel threshold sits at a fifth of it, because a plain defect lies several times as far above normal and lifts the
  * level of the whole image a little: on a shorter scale all of that image would look hot.
@@ -16,10 +17,13 @@ export interface Calibration {
   /** The heat map's fixed scale: the map values of its cold and hot end. */
   readonly scaleLow: number;
   readonly scaleHigh: number;
-  /** Number of images calibrated on. */
+  /** Number of images calibrated on, outliers among them. */
   readonly count: number;
+  /** How many were set aside, see {@link outlyingScores}. */
+  readonly outliers: number;
+  /** Of the scores that are not outliers. */
   readonly scoreMean: number;
-  /** Sample standard deviation as the rule used it, that is, at least {@link STD_FLOOR} of the mean. */
+  /** Their sample standard deviation as the rule used it, that is, at least {@link STD_FLOOR} of the mean. */
   readonly scoreStd: number;
   readonly scoreMax: number;
   /** The rule in words, with its figures. */
@@ -29,7 +33,7 @@ export interface Calibration {
 export interface CalibrationInput {
   /** Image scores of normal images. */
   readonly scores: readonly number[];
-  /** Their anomaly maps, all or a part of them. */
+  /** Their anomaly maps, in the same order, or a part of them. */
   readonly maps: readonly Float32Array[];
   /** Whether the images were held out of training; otherwise the margins are widened. True by default. */
   readonly heldOut?: boolean;
@@ -42,6 +46,12 @@ export const SEEN_IMAGES_WIDENING = 1.5;
 /** t(0.975) of two images is 12.7. */
 const MAX_FACTOR = 4;
 const NORMAL_PIXEL_QUANTILE = 0.999;
+/** An outlier lies this many robust standard deviations (1.4826 MAD) above the median; of a normal distribution, one in 2000 does. */
+const OUTLIER_DISTANCE = 3.3;
+/** The median deviation of fewer scores says too little. */
+const FEWEST_FOR_OUTLIERS = 16;
+/** More images than this share of all are no outliers but part of what normal looks like. */
+const MOST_OUTLIERS = 0.1;
 /** Length of the heat map's scale, in distances from the median normal pixel to the pixel threshold. */
 export const SCALE_SPANS = 5;
 
@@ -51,15 +61,17 @@ export function calibrate({ scores, maps, heldOut = true }: CalibrationInput): C
   if (count === 0 || maps.length === 0) throw new UsageError('Calibration needs at least one normal image, with its score and its map; got none.');
   if (!scores.every(Number.isFinite)) throw new UsageError(`Calibration needs finite scores, got ${scores.find((score) => !Number.isFinite(score))}.`);
 
-  const scoreMean = scores.reduce((sum, score) => sum + score, 0) / count;
-  const variance = count < 2 ? 0 : scores.reduce((sum, score) => sum + (score - scoreMean) ** 2, 0) / (count - 1);
+  const outlying = new Set(outlyingScores(scores));
+  const usual = scores.filter((_, i) => !outlying.has(i));
+  const scoreMean = usual.reduce((sum, score) => sum + score, 0) / usual.length;
+  const variance = usual.length < 2 ? 0 : usual.reduce((sum, score) => sum + (score - scoreMean) ** 2, 0) / (usual.length - 1);
   const scoreStd = Math.max(Math.sqrt(variance), STD_FLOOR * Math.abs(scoreMean));
-  const scoreMax = scores.reduce((max, score) => Math.max(max, score), -Infinity);
-  const factor = predictionFactor(count);
+  const scoreMax = usual.reduce((max, score) => Math.max(max, score), -Infinity);
+  const factor = predictionFactor(usual.length);
   const widening = heldOut ? 1 : SEEN_IMAGES_WIDENING;
   const threshold = scoreMean + widening * Math.max(factor * scoreStd, scoreMax - scoreMean);
 
-  const pixels = sortedPixels(maps);
+  const pixels = sortedPixels(maps.length === count ? maps.filter((_, i) => !outlying.has(i)) : maps);
   const scaleLow = quantile(pixels, 0.5);
   const pixelLimit = scaleLow + widening * (quantile(pixels, NORMAL_PIXEL_QUANTILE) - scaleLow);
   const pixelThreshold = Math.min(threshold, pixelLimit);
@@ -73,11 +85,24 @@ export function calibrate({ scores, maps, heldOut = true }: CalibrationInput): C
     scaleLow,
     scaleHigh: scaleLow + SCALE_SPANS * span,
     count,
+    outliers: outlying.size,
     scoreMean,
     scoreStd,
     scoreMax,
-    rule: `97.5 % prediction bound, mean + ${factor.toFixed(2)} std, at least the highest score, of ${images}; a pixel counts as defective above the 99.9 % quantile of their pixels`,
+    rule: `97.5 % prediction bound, mean + ${factor.toFixed(2)} std, at least the highest score, of ${images}${outlying.size > 0 ? `, ${outlying.size} of them set aside as ${outlying.size === 1 ? 'an outlier' : 'outliers'}` : ''}; a pixel counts as defective above the 99.9 % quantile of their pixels`,
   };
+}
+
+/**
+ * Indices of the scores so far above the others that their images are odd, mislabelled or damaged: more than 3.3 robust
+ * standard deviations above the median. None among fewer than 16 scores, and none where more than a tenth would be.
+ */
+export function outlyingScores(scores: readonly number[]): number[] {
+  if (scores.length < FEWEST_FOR_OUTLIERS) return [];
+  const median = medianOf(scores);
+  const spread = Math.max(1.4826 * medianOf(scores.map((score) => Math.abs(score - median))), STD_FLOOR * Math.abs(median));
+  const outlying = [...scores.keys()].filter((i) => scores[i]! > median + OUTLIER_DISTANCE * spread);
+  return outlying.length > MOST_OUTLIERS * scores.length ? [] : outlying;
 }
 
 /** The pixel threshold that goes with a score threshold which the user may have lowered: never above it. */
@@ -122,6 +147,12 @@ function sortedPixels(maps: readonly Float32Array[]): Float32Array {
     offset += map.length;
   }
   return pixels.sort();
+}
+
+function medianOf(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
 }
 
 /** Linear interpolation between the two nearest order statistics. */

@@ -11,11 +11,13 @@ import { optimizerState } from '../model/graphs.ts';
 import { readSafetensors, tensorToFloat32, writeSafetensors } from '../weights/safetensors.ts';
 import type { TrainingState } from './step.ts';
 
-/** Where checkpoints are kept: a file, the browser's storage. */
+/**
+ * Where checkpoints are kept: a file, the browser's storage. The one who gave it deletes the checkpoint, once the trained
+ * model is safe.
+ */
 export interface CheckpointStore {
   load(): Promise<Uint8Array | undefined>;
   save(bytes: Uint8Array): Promise<void>;
-  remove(): Promise<void>;
 }
 
 /** What must be the same when training goes on. */

@@ -12,7 +12,7 @@ import type { DeviceMemory } from '../gpu/memory.ts';
 import { Executable } from '../graph/executor.ts';
 import { compile } from '../graph/plan.ts';
 import type { TensorData } from '../graph/tensor.ts';
-import { calibrate, type Calibration } from '../inspect/calibration.ts';
+import { calibrate, outlyingScores, type Calibration } from '../inspect/calibration.ts';
 import { Inspector, InspectionNetwork, type RawInspection } from '../inspect/inspector.ts';
 import { writeModel, type ModelMetadata, type TrainingRecord } from '../inspect/model-file.ts';
 import { detectorConfig, type DetectorConfig, type DetectorOptions } from '../model/config.ts';
@@ -90,6 +90,8 @@ export interface TrainResult {
     readonly seconds: number;
     readonly imagesPerSecond: number;
     readonly skipped: readonly SkippedImage[];
+    /** Images that the threshold was not calibrated on, because they score far above the others: look at them. */
+    readonly outliers: readonly { readonly name: string; readonly score: number }[];
   };
 }
 
@@ -111,7 +113,7 @@ export async function trainInspector(engine: Engine, options: TrainOptions): Pro
     const used = await encodeImages(engine, options, settings, cache, skipped);
     const plan = scheduleOf(options, used.length);
     const trained = await runSteps(engine, options, settings, plan, cache, used);
-    const { calibration, skippedImages } = await calibrateOn(engine, options, settings, trained.values, used);
+    const { calibration, outliers, skippedImages } = await calibrateOn(engine, options, settings, trained.values, used);
     skipped.push(...skippedImages);
     const metadata = metadataOf(options, settings, calibration, {
       images: used.length, steps: plan.steps, batchSize: plan.batchSize, warmupSteps: plan.warmupSteps,
@@ -119,10 +121,9 @@ export async function trainInspector(engine: Engine, options: TrainOptions): Pro
     });
     const model = writeModel(trained.values, metadata);
     const inspector = await Inspector.open(engine, model, options.encoder);
-    await options.checkpoint?.remove();
     return {
       inspector, model,
-      record: { steps: plan.steps, finalLoss: trained.finalLoss, losses: trained.losses, seconds: trained.seconds, imagesPerSecond: trained.imagesPerSecond, skipped },
+      record: { steps: plan.steps, finalLoss: trained.finalLoss, losses: trained.losses, seconds: trained.seconds, imagesPerSecond: trained.imagesPerSecond, skipped, outliers },
     };
   } finally {
     await cache.dispose();
@@ -353,25 +354,30 @@ export function batchAt(step: number, { stepsPerEpoch, batchSize }: Pick<StepSch
 
 async function calibrateOn(
   engine: Engine, options: TrainOptions, { config, resize }: Settings, values: ReadonlyMap<string, Float32Array>, used: readonly ImageSource[],
-): Promise<{ calibration: Calibration; skippedImages: SkippedImage[] }> {
+): Promise<{ calibration: Calibration; outliers: { name: string; score: number }[]; skippedImages: SkippedImage[] }> {
   const heldOut = options.calibrationImages !== undefined && options.calibrationImages.length > 0;
   const sources = heldOut ? options.calibrationImages : used;
   const network = await InspectionNetwork.create(engine, options.encoder, config, values, { resize, mapSize: defaultMapSize, batchSize: 1 });
   const skippedImages: SkippedImage[] = [];
-  const results: RawInspection[] = [];
+  const results: (RawInspection & { name: string })[] = [];
   try {
     const pace = new Pace();
     for (const [i, source] of sources.entries()) {
       throwIfAborted(options.signal, 'while calibrating; the checkpoint holds the trained state');
       const image = await readImage(source, options.skipUnreadable ?? false, skippedImages);
-      if (image) results.push(...await network.run([image]));
+      if (image) results.push({ ...(await network.run([image]))[0]!, name: source.name });
       options.onProgress?.({ phase: 'calibrating', done: i + 1, total: sources.length, ...pace.at(i + 1, sources.length) });
     }
   } finally {
     network.dispose();
   }
   if (results.length === 0) throw new InputError(`None of the ${sources.length} calibration images can be read. ${skippedImages[0]?.reason ?? ''}`, { code: 'no-images' });
-  return { calibration: calibrate({ scores: results.map((r) => r.score), maps: results.map((r) => r.map), heldOut }), skippedImages };
+  const scores = results.map((r) => r.score);
+  return {
+    calibration: calibrate({ scores, maps: results.map((r) => r.map), heldOut }),
+    outliers: outlyingScores(scores).map((i) => ({ name: results[i]!.name, score: scores[i]! })),
+    skippedImages,
+  };
 }
 
 function throwIfAborted(signal: AbortSignal | undefined, when: string): void {

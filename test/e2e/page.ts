@@ -203,7 +203,6 @@ const pageTests = {
         steps, checkpointEverySteps: 2,
         checkpoint: {
           load: async () => undefined,
-          remove: async () => undefined,
           save: async (bytes) => {
             checkpoint = bytes;
             if (++saves < 2) return;
@@ -224,7 +223,7 @@ const pageTests = {
     let firstStep: number | undefined;
     const { inspector, model } = await trainSmall(engine, await encoder(), {
       steps, checkpointEverySteps: 2, resume: true,
-      checkpoint: { load: async () => checkpoint, save: async (bytes) => { checkpoint = bytes; }, remove: async () => { checkpoint = undefined; } },
+      checkpoint: { load: async () => checkpoint, save: async (bytes) => { checkpoint = bytes; } },
       onProgress: ({ step }) => { firstStep ??= step; },
     });
     inspector.dispose();

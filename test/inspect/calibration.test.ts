@@ -1,10 +1,10 @@
-// The threshold's rule, held to what it promises: never below what was seen, rarely exceeded by one more normal image,
+// The threshold's rule, held to what it promises: never below what was seen (but for outliers), rarely exceeded by one more normal image,
 // and a heat scale with the pixel threshold at a fifth. The split never trains on what it calibrates with.
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Random } from '../../src/data/random.ts';
 import { UsageError } from '../../src/errors.ts';
-import { calibrate, regionLevel, pixelThresholdFor, splitForCalibration } from '../../src/inspect/calibration.ts';
+import { calibrate, outlyingScores, regionLevel, pixelThresholdFor, splitForCalibration } from '../../src/inspect/calibration.ts';
 
 const map = Float32Array.from({ length: 1000 }, (_, i) => 0.02 + i * 1e-5);
 const gaussian = (random: Random) => Math.sqrt(-2 * Math.log(1 - random.next())) * Math.cos(2 * Math.PI * random.next());
@@ -39,7 +39,7 @@ describe('calibrate', () => {
   });
 
   it('is never below the highest normal score, and wider for images that were trained on', () => {
-    const scores = [...Array.from({ length: 30 }, () => 0.1), 0.9];
+    const scores = [...Array.from({ length: 10 }, () => 0.1), 0.9];
     expect(calibrate({ scores, maps: [map] }).threshold).toBeGreaterThanOrEqual(0.9);
     const few = { scores: [0.1, 0.11, 0.12, 0.1], maps: [map] };
     const held = calibrate(few);
@@ -48,6 +48,20 @@ describe('calibrate', () => {
     expect(seen.pixelThreshold).toBeGreaterThan(held.pixelThreshold);
     expect(held.rule).toContain('4 normal images held out');
     expect(seen.rule).toContain('training set');
+  });
+
+  it('sets a few far scores among many aside, says so, and takes many far scores for normal', () => {
+    const random = new Random('outliers');
+    const usual = Array.from({ length: 30 }, () => 0.1 + 0.01 * gaussian(random));
+    const clean = calibrate({ scores: usual, maps: [map] });
+    const odd = calibrate({ scores: [0.5, ...usual, 0.3], maps: [map] });
+    expect(outlyingScores([0.5, ...usual, 0.3])).toEqual([0, 31]);
+    expect(odd).toMatchObject({ count: 32, outliers: 2, scoreMean: clean.scoreMean, threshold: clean.threshold });
+    expect(odd.rule).toContain('2 of them set aside as outliers');
+    expect(outlyingScores([...usual, 0.3, 0.4, 0.5, 0.6])).toEqual([]);
+    expect(outlyingScores([0.1, 0.1, 0.11, 0.9])).toEqual([]);
+    // Scores that agree by chance do not make a near one an outlier.
+    expect(outlyingScores([...Array.from({ length: 30 }, () => 0.1), 0.11])).toEqual([]);
   });
 
   it('keeps a margin where scores agree by chance, and works from one image', () => {
@@ -78,7 +92,9 @@ describe('calibrate', () => {
       fc.boolean(),
       (scores, maps, heldOut) => {
         const c = calibrate({ scores, maps, heldOut });
-        expect(c.threshold).toBeGreaterThanOrEqual(Math.max(...scores) - 1e-9);
+        const set = new Set(outlyingScores(scores));
+        expect(c.outliers).toBe(set.size);
+        expect(c.threshold).toBeGreaterThanOrEqual(Math.max(...scores.filter((_, i) => !set.has(i))) - 1e-9);
         expect(c.pixelThreshold).toBeLessThanOrEqual(c.threshold);
         expect(c.scaleHigh).toBeGreaterThan(c.scaleLow);
         expect(Number.isFinite(c.scaleHigh)).toBe(true);

@@ -16,7 +16,7 @@ const engine = await Engine.create({ gpu: await testGpu() });
 afterAll(() => engine.dispose());
 
 const config = detectorConfig({ architecture: encoder.architecture, crop: 56, decoderDepth: 2, numPrototypes: 3 });
-const calibration = { threshold: 0.9, pixelThreshold: 0.8, scaleLow: 0.5, scaleHigh: 1.1, count: 4, scoreMean: 0.7, scoreStd: 0.05, scoreMax: 0.8, rule: 'for this test' };
+const calibration = { threshold: 0.9, pixelThreshold: 0.8, scaleLow: 0.5, scaleHigh: 1.1, count: 4, outliers: 0, scoreMean: 0.7, scoreStd: 0.05, scoreMax: 0.8, rule: 'for this test' };
 const metadata: ModelMetadata = {
   version: 1, encoder: { name: encoder.name, sha256: encoder.sha256, numHeads: 2, architecture: encoder.architecture },
   resize: 64, crop: 56, mapSize: 256, taps: config.taps, encoderGroups: config.encoderGroups, decoderGroups: config.decoderGroups,

@@ -16,7 +16,7 @@ const metadata: ModelMetadata = {
   encoder: { name: encoder.name, sha256: encoder.sha256, numHeads: 2, architecture: encoder.architecture },
   resize: 64, crop: 56, mapSize: 256, taps: config.taps, encoderGroups: config.encoderGroups, decoderGroups: config.decoderGroups,
   numPrototypes: 3, extractorDepth: 1, decoderDepth: 2,
-  calibration: { threshold: 0.1234567890123, pixelThreshold: 0.05, scaleLow: 0.01, scaleHigh: 0.09, count: 4, scoreMean: 0.05, scoreStd: 0.01, scoreMax: 0.06, rule: 'a rule with "quotes" and µ' },
+  calibration: { threshold: 0.1234567890123, pixelThreshold: 0.05, scaleLow: 0.01, scaleHigh: 0.09, count: 4, outliers: 0, scoreMean: 0.05, scoreStd: 0.01, scoreMax: 0.06, rule: 'a rule with "quotes" and µ' },
   training: { images: 7, steps: 8, batchSize: 3, warmupSteps: 2, learningRate: 1e-3, finalLearningRate: 1e-4, seed: 1, finalLoss: 0.7 },
 };
 const values = initialTrainables(config, 1);

@@ -86,10 +86,9 @@ vi.mock('../../src/train/train.ts', async () => {
         resize: options.resize, crop: options.crop,
         calibration: calibrate({ scores: maps.map((map) => Math.max(...map)), maps }),
       };
-      await options.checkpoint.remove();
       return {
         inspector: new Inspector(metadata), model: new TextEncoder().encode(JSON.stringify(metadata)),
-        record: { steps: 2, finalLoss: 0.25, seconds: 1, imagesPerSecond: 4, skipped },
+        record: { steps: 2, finalLoss: 0.25, seconds: 1, imagesPerSecond: 4, skipped, outliers: [] },
       };
     },
   };

@@ -34,7 +34,6 @@ function memoryStore(): CheckpointStore & { bytes: Uint8Array | undefined; saves
     bytes: undefined, saves: 0,
     async load() { return this.bytes; },
     async save(bytes) { this.bytes = bytes; this.saves++; },
-    async remove() { this.bytes = undefined; },
   };
 }
 

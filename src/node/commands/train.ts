@@ -68,6 +68,7 @@ export async function train(options: TrainCommandOptions, context: CommandContex
     await rm(checkpointFile, { force: true });
 
     for (const { name, reason } of record.skipped) context.warn(`skipped ${name}: ${reason}`);
+    for (const { name, score } of record.outliers) context.warn(`${name} scores ${score.toPrecision(3)}, far above the other normal images: the threshold leaves it aside; look whether it is defective.`);
     const seconds = (performance.now() - started) / 1000;
     context.field('Trained', `${record.steps} steps in ${duration(record.seconds)}, ${record.imagesPerSecond.toPrecision(3)} images/s, final loss ${record.finalLoss.toFixed(4)}`);
     context.field('Phases', Object.entries(progress.seconds).map(([phase, time]) => `${phase} ${duration(time)}`).join(', '));
@@ -78,7 +79,7 @@ export async function train(options: TrainCommandOptions, context: CommandContex
       command: 'train',
       model: out,
       bytes: model.length,
-      images: { train: split.train.length, calibration: split.calibration.length, heldOut: split.heldOut, skipped: record.skipped },
+      images: { train: split.train.length, calibration: split.calibration.length, heldOut: split.heldOut, skipped: record.skipped, outliers: record.outliers },
       steps: record.steps,
       finalLoss: record.finalLoss,
       threshold: calibration.threshold,
@@ -119,7 +120,6 @@ async function prepareOutput(out: string, resume: boolean, context: CommandConte
   return checkpointFile;
 }
 
-/** The checkpoint goes only after the model has been written, which a full disk may prevent: so `remove` waits for {@link train}. */
 function checkpointStore(path: string): CheckpointStore {
   return {
     load: () => readFile(path).catch((cause: NodeJS.ErrnoException) => {
@@ -127,7 +127,6 @@ function checkpointStore(path: string): CheckpointStore {
       throw fileError(path, cause, 'read');
     }),
     save: (bytes) => writeFileAtomic(path, bytes),
-    remove: async () => {},
   };
 }
 
