@@ -77,17 +77,16 @@ describe('the same seed', () => {
     const { model, record } = await train({ checkpoint, resume: true });
     expect(record.losses.length).toBeLessThan(8);
     expect(hash({ model })).toBe(hash(await reference()));
-    expect(checkpoint.bytes).toBeUndefined();
+    // Kept, at the last step, until its owner has stored the model.
+    expect(stepOf(checkpoint.bytes!)).toBe(8);
   });
 
   it('gives the same model with checkpoints on the way, and from the one that is written last', async () => {
     const checkpoint = memoryStore();
-    let last: Uint8Array | undefined;
-    const keeping = { ...checkpoint, async save(bytes: Uint8Array) { last = bytes; checkpoint.saves++; } };
-    expect(hash(await train({ checkpoint: keeping, checkpointEverySteps: 3 }))).toBe(hash(await reference()));
+    expect(hash(await train({ checkpoint, checkpointEverySteps: 3 }))).toBe(hash(await reference()));
     expect(checkpoint.saves).toBe(3); // after 3, 6 and all 8 steps
-    expect(stepOf(last!)).toBe(8);
-    const { model, record } = await train({ checkpoint: { ...keeping, load: async () => last }, resume: true });
+    expect(stepOf(checkpoint.bytes!)).toBe(8);
+    const { model, record } = await train({ checkpoint, resume: true });
     expect(record.losses).toEqual([]);
     expect(hash({ model })).toBe(hash(await reference()));
   });
