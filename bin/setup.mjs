@@ -10,24 +10,29 @@ import { fileURLToPath } from 'node:url';
 export const root = fileURLToPath(new URL('..', import.meta.url));
 const inRoot = (...parts) => join(root, ...parts);
 
-/** Exits with a message where a step fails. @returns {{ name: string, seconds: number }[]} the steps that were needed */
-export function setUp() {
+/**
+ * Exits with a message where a step fails.
+ * @param {{ bench?: boolean }} options bench: also installs the packages of bench/, which the benchmark and the tests against other runtimes need
+ * @returns {{ name: string, seconds: number }[]} the steps that were needed
+ */
+export function setUp({ bench = false } = {}) {
   const [major, minor] = process.versions.node.split('.').map(Number);
   if (major < 20 || (major === 20 && minor < 19)) {
     console.error(`Node ${process.versions.node} is too old: install Node 20.19 or newer.`);
     process.exit(1);
   }
   const steps = [];
-  if (!isInstalled()) steps.push(step('installation', ['ci', '--no-audit', '--no-fund']));
+  if (!isInstalled('.')) steps.push(step('installation', ['ci', '--no-audit', '--no-fund']));
+  if (bench && !isInstalled('bench')) steps.push(step('installation of bench/', ['ci', '--prefix', 'bench', '--no-audit', '--no-fund']));
   if (!isBuilt()) steps.push(step('build', ['run', 'build']));
   return steps;
 }
 
-/** Whether node_modules holds what package-lock.json asks for. npm leaves out optional packages of other platforms. */
-function isInstalled() {
-  const installedFile = inRoot('node_modules', '.package-lock.json');
+/** Whether a folder's node_modules holds what its package-lock.json asks for. npm leaves out optional packages of other platforms. */
+function isInstalled(folder) {
+  const installedFile = inRoot(folder, 'node_modules', '.package-lock.json');
   if (!existsSync(installedFile)) return false;
-  const wanted = JSON.parse(readFileSync(inRoot('package-lock.json'), 'utf8')).packages;
+  const wanted = JSON.parse(readFileSync(inRoot(folder, 'package-lock.json'), 'utf8')).packages;
   const installed = JSON.parse(readFileSync(installedFile, 'utf8')).packages;
   return Object.entries(wanted).every(([path, entry]) => {
     if (path === '') return true;

@@ -26,7 +26,19 @@ export function rowAccess(channels: number): { type: 'vec4f' | 'f32'; columns: n
     : { type: 'f32', columns: channels, total: (value) => value };
 }
 
-/** y[t] = (a.b, |a|^2, |b|^2) of token t; bindings a, b, y. */
+const inverseNorms = `let scale = 1.0f / (max(sqrt(aa), ${f32(normFloor)}) * max(sqrt(bb), ${f32(normFloor)}));`;
+const readDots = `
+  let ab = s[3u * i];
+  let aa = s[3u * i + 1u];
+  let bb = s[3u * i + 2u];
+  ${inverseNorms}`;
+
+/** 1 - cos, which rounding can't make negative; max() might turn NaN into 0, the best of scores. */
+const writeDistance = `
+  let cosineDistance = 1.0f - ab * scale;
+  distance[i] = select(cosineDistance, 0.0f, cosineDistance < 0.0f);`;
+
+/** y[t] = (a.b, |a|^2, |b|^2) of token t, distance[t] = 1 - cos; bindings a, b, y, distance. */
 export function tokenCosineKernel(p: { label: string; tokens: number; channels: number; target: Target }): Compiled {
   const { type, columns, total } = rowAccess(p.channels);
   const grid = groupGrid(Math.ceil(p.tokens / teams), p.target);
@@ -34,33 +46,44 @@ export function tokenCosineKernel(p: { label: string; tokens: number; channels: 
 @group(0) @binding(0) var<storage, read> a: array<${type}>;
 @group(0) @binding(1) var<storage, read> b: array<${type}>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@group(0) @binding(3) var<storage, read_write> distance: array<f32>;
 var<workgroup> sums: array<f32, ${3 * lanes}>;
+var<workgroup> dots: array<f32, ${3 * teams}>;
 @compute @workgroup_size(${lanes})
 fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lane: u32) {
   ${grid.index}
   let token = group * ${teams}u + lane / ${teamLanes}u;
-  var ab = ${type}();
-  var aa = ${type}();
-  var bb = ${type}();
+  var abPart = ${type}();
+  var aaPart = ${type}();
+  var bbPart = ${type}();
   if (token < ${p.tokens}u) {
     for (var c = lane % ${teamLanes}u; c < ${columns}u; c += ${teamLanes}u) {
       let p = a[token * ${columns}u + c];
       let q = b[token * ${columns}u + c];
-      ab += p * q;
-      aa += p * p;
-      bb += q * q;
+      abPart += p * q;
+      aaPart += p * p;
+      bbPart += q * q;
     }
   }
-  sums[3u * lane] = ${total('ab')};
-  sums[3u * lane + 1u] = ${total('aa')};
-  sums[3u * lane + 2u] = ${total('bb')};
+  sums[3u * lane] = ${total('abPart')};
+  sums[3u * lane + 1u] = ${total('aaPart')};
+  sums[3u * lane + 2u] = ${total('bbPart')};
   workgroupBarrier();
   let result = group * ${3 * teams}u + lane;
   if (lane < ${3 * teams}u && result < ${3 * p.tokens}u) {
     var sum = 0.0f;
     for (var l = 0u; l < ${teamLanes}u; l++) { sum += sums[(lane / 3u * ${teamLanes}u + l) * 3u + lane % 3u]; }
     y[result] = sum;
+    dots[lane] = sum;
   }
+  workgroupBarrier();
+  if (lane >= ${teams}u || group * ${teams}u + lane >= ${p.tokens}u) { return; }
+  let i = group * ${teams}u + lane;
+  let ab = dots[3u * lane];
+  let aa = dots[3u * lane + 1u];
+  let bb = dots[3u * lane + 2u];
+  ${inverseNorms}
+  ${writeDistance}
 }
 `);
   return { source, workgroups: grid.workgroups };
@@ -85,24 +108,17 @@ fn main(@builtin(global_invocation_id) gid: vec3u) {
   return { source, workgroups: grid.workgroups };
 }
 
-const readDots = `
-  let ab = s[3u * i];
-  let aa = s[3u * i + 1u];
-  let bb = s[3u * i + 2u];
-  let scale = 1.0f / (max(sqrt(aa), ${f32(normFloor)}) * max(sqrt(bb), ${f32(normFloor)}));`;
-
-/** y[i] = 1 - cos from s[i] = (a.b, |a|^2, |b|^2); rounding can't make it negative. Bindings s, y. */
+/** distance[i] = 1 - cos from s[i] = (a.b, |a|^2, |b|^2). Bindings s, distance. */
 export function cosineDistanceKernel(p: { label: string; count: number; target: Target }): Compiled {
   const grid = linearGrid(p.count, p.target);
   const source = kernel('cosine.wgsl.ts', p.label, wgsl`
 @group(0) @binding(0) var<storage, read> s: array<f32>;
-@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@group(0) @binding(1) var<storage, read_write> distance: array<f32>;
 @compute @workgroup_size(${lanes})
 fn main(@builtin(global_invocation_id) gid: vec3u) {
   ${grid.index}
   ${readDots}
-  let distance = 1.0f - ab * scale;
-  y[i] = select(distance, 0.0f, distance < 0.0f); // max() might turn NaN into 0, the best of scores
+  ${writeDistance}
 }
 `);
   return { source, workgroups: grid.workgroups };

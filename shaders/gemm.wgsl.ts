@@ -6,12 +6,14 @@
  *
  * Two variants: `register` reads A and B directly (CPU adapters, where a barrier costs more than a load), `tiled`
  * stages them through workgroup memory (GPUs). `splits` > 1 cuts K into chunks whose partial products are summed by
- * {@link sumSplitsKernel} in a fixed order: weight gradients have a long K and a small C.
+ * {@link sumSplitsKernel} in a fixed order: weight gradients have a long K and a small C. `batch` > 1 does several
+ * products of one shape in a dispatch. A weight gradient's kernel also gives the bias gradient, the row sums of op(A).
  */
 import { UsageError } from '../src/errors.ts';
-import { f32, kernel, wgsl, type KernelSource } from '../src/gpu/wgsl.ts';
+import { kernel, wgsl, type KernelSource } from '../src/gpu/wgsl.ts';
 import type { Epilogue } from '../src/graph/operation.ts';
 import { linearGrid } from './common.wgsl.ts';
+import { declareOperands, finish, functionsOf, operandsOf } from './epilogue.wgsl.ts';
 import type { Target } from '../src/gpu/target.ts';
 
 export interface GemmVariant {
@@ -26,6 +28,7 @@ export interface GemmVariant {
   readonly tileDepth: number;
 }
 
+/** Everything that is given as a shape here is of one product; a batch of them lies at the strides. */
 export interface GemmShape {
   /** C is [rows, columns], the sum runs over depth. */
   readonly rows: number;
@@ -35,6 +38,9 @@ export interface GemmShape {
   readonly transposeA: boolean;
   /** B is stored [columns, depth] instead of [depth, columns]. */
   readonly transposeB: boolean;
+  readonly batch: number;
+  /** Elements from one product's A, B, bias, C and row sums to the next one's; what lies between is written as 0. */
+  readonly strides: { readonly a: number; readonly b: number; readonly bias: number; readonly c: number; readonly rowSums: number };
 }
 
 export interface GemmKernel extends GemmShape {
@@ -43,6 +49,12 @@ export interface GemmKernel extends GemmShape {
   readonly splits: number;
   /** Pointwise steps on the values before they are stored; operands are bound after A and B. */
   readonly epilogues: readonly Epilogue[];
+  /** B is stored in f16. */
+  readonly halfB?: boolean;
+  /** Also stores the values as they are before this epilogue, bound last. */
+  readonly keptBefore?: number | undefined;
+  /** Also stores the sums of op(A) along K, bound after C. Only where A is transposed. */
+  readonly rowSums?: boolean;
 }
 
 const range = (n: number) => Array.from({ length: n }, (_, i) => i);
@@ -54,22 +66,21 @@ export interface GemmDispatch {
 }
 
 export function gemmKernel(p: GemmKernel): GemmDispatch {
-  const { variant: v, rows, columns } = p;
+  const { variant: v, rows, columns, strides } = p;
   const workgroups = [
-    Math.ceil(columns / (v.blockColumns * v.groupColumns)), Math.ceil(rows / (v.blockRows * v.groupRows)), p.splits,
+    Math.ceil(columns / (v.blockColumns * v.groupColumns)), Math.ceil(rows / (v.blockRows * v.groupRows)), p.splits * p.batch,
   ] as const;
   const body = v.kind === 'register' ? registerBody(p) : tiledBody(p);
-  const operands = p.epilogues.filter((e) => e.operand !== 'none');
-  const vectorStore = columns % 4 === 0;
-  const type = vectorStore ? 'vec4f' : 'f32';
-  const operandDeclarations = operands.map((_, n) => `@group(0) @binding(${n + 2}) var<storage, read> operand${n}: array<${type}>;`).join('\n');
-  const functions = [...new Set(p.epilogues.map((e) => e.functions ?? ''))].join('\n');
-  const source = kernel('gemm.wgsl.ts', p.label, wgsl`
+  const vector = columns % 4 === 0 && strides.c % 4 === 0 && strides.bias % 4 === 0;
+  const type = vector ? 'vec4f' : 'f32';
+  const outputs = [`C: array<${type}>`, ...(p.rowSums ? ['rowSums: array<f32>'] : []), ...(p.keptBefore === undefined ? [] : [`kept: array<${type}>`])];
+  const firstOutput = 2 + operandsOf(p.epilogues).length;
+  const source = kernel('gemm.wgsl.ts', p.label, wgsl`${p.halfB ? 'enable f16;' : ''}
 @group(0) @binding(0) var<storage, read> A: array<${body.typeA}>;
 @group(0) @binding(1) var<storage, read> B: array<${body.typeB}>;
-${operandDeclarations}
-@group(0) @binding(${2 + operands.length}) var<storage, read_write> C: array<${type}>;
-${functions}
+${declareOperands(p.epilogues, 2, type)}
+${outputs.map((declaration, n) => `@group(0) @binding(${firstOutput + n}) var<storage, read_write> ${declaration};`).join('\n')}
+${functionsOf(p.epilogues)}
 ${body.declarations}
 @compute @workgroup_size(${v.groupColumns}, ${v.groupRows})
 fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_id) lid: vec3u, @builtin(local_invocation_index) lane: u32) {
@@ -77,11 +88,16 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_id) lid: ve
   let column = (wid.x * ${v.groupColumns}u + lid.x) * ${v.blockColumns}u;
   ${accumulators(v)}
   ${body.code}
-  ${store(p, vectorStore)}
+  ${store(p, vector)}
+  ${p.rowSums ? rowSums(p) : ''}
+  ${zeroGaps(p, vector)}
 }
 `);
   return { source, workgroups };
 }
+
+/** The element that the z-th product of a batch begins at, added to an index: nothing, where there is one product. */
+const offsetOf = (p: GemmKernel, stride: number, unit = 1): string => (p.batch > 1 ? ` + wid.z * ${stride / unit}u` : '');
 
 function accumulators(v: GemmVariant): string {
   return range(v.blockRows).map((i) => range(v.blockColumns).map((j) => `var c${i}_${j} = 0.0f;`).join(' ')).join('\n  ');
@@ -114,8 +130,7 @@ function depthRange(p: GemmKernel): { begin: string; end: string } {
  */
 function registerBody(p: GemmKernel): Body {
   const { variant: v } = p;
-  const a = operandLoads('A', 'a', p.transposeA, p.rows, p.depth, v.blockRows, 'row');
-  const b = operandLoads('B', 'b', !p.transposeB, p.columns, p.depth, v.blockColumns, 'column');
+  const [a, b] = [loadsOfA(p), operandLoads(p, 'B', 'b', !p.transposeB, p.columns, p.strides.b, v.blockColumns, 'column')];
   const { begin, end } = depthRange(p);
   const inFours = a.type === 'vec4f' && b.type === 'vec4f' && (!p.transposeA || p.transposeB);
   const loop = inFours
@@ -129,7 +144,7 @@ function registerBody(p: GemmKernel): Body {
     ${b.single}
     ${multiply(v, (i) => `as${i}`, (j) => `bs${j}`)}
   }`;
-  return { typeA: a.type, typeB: b.type, declarations: '', code: `
+  return { typeA: a.stored, typeB: b.stored, declarations: '', code: `
   ${a.bases}
   ${b.bases}
   let end = ${end};
@@ -137,7 +152,9 @@ function registerBody(p: GemmKernel): Body {
 }
 
 interface OperandLoads {
+  /** As it is computed with, and as the buffer holds it. */
   readonly type: 'vec4f' | 'f32';
+  readonly stored: string;
   readonly bases: string;
   /** Loads 4 slices of K at k4 (vectors only). */
   readonly four: string;
@@ -151,33 +168,42 @@ interface OperandLoads {
  * Loads for one operand. `across`: stored [depth, size], a slice of K is contiguous; else [size, depth], each row or
  * column is contiguous along K. Vectors where the contiguous length is a multiple of 4.
  */
-function operandLoads(buffer: string, name: string, across: boolean, size: number, depth: number, block: number, start: string): OperandLoads {
-  const vector = (across ? size : depth) % 4 === 0;
+function operandLoads(p: GemmKernel, buffer: string, name: string, across: boolean, size: number, batchStride: number, block: number, start: string): OperandLoads {
+  const { depth } = p;
+  const vector = (across ? size : depth) % 4 === 0 && batchStride % 4 === 0;
+  const offset = offsetOf(p, batchStride, vector ? 4 : 1);
+  const half = buffer === 'B' && p.halfB;
+  const read = (index: string): string => (half ? `${vector ? 'vec4f' : 'f32'}(${buffer}[${index}])` : `${buffer}[${index}]`);
   const type = vector ? 'vec4f' : 'f32';
+  const stored = half ? vector ? 'vec4<f16>' : 'f16' : type;
   const unpack = (value: (n: number) => string) => range(block).map((n) => `let ${name}s${n} = ${value(n)};`).join(' ');
   if (across && vector) {
     const quads = range(block / 4);
-    const load = (target: string, k: string) => quads.map((q) => `let ${target}${q} = ${buffer}[${k} * ${size / 4}u + ${name}q${q}];`).join(' ');
+    const load = (target: string, k: string) => quads.map((q) => `let ${target}${q} = ${read(`${k} * ${size / 4}u + ${name}q${q}`)};`).join(' ');
     return {
-      type,
-      bases: quads.map((q) => `let ${name}q${q} = min(${start} / 4u + ${q}u, ${size / 4 - 1}u);`).join(' '),
+      type, stored,
+      bases: quads.map((q) => `let ${name}q${q} = min(${start} / 4u + ${q}u, ${size / 4 - 1}u)${offset};`).join(' '),
       four: range(4).map((s) => load(`${name}${s}_`, `(k4 * 4u + ${s}u)`)).join('\n    '),
       element: (n, s) => `${name}${s}_${n >> 2}.${component[n & 3]}`,
       single: `${load(`${name}v`, 'k')} ${unpack((n) => `${name}v${n >> 2}.${component[n & 3]}`)}`,
     };
   }
   const stride = across ? '' : ` * ${vector ? depth / 4 : depth}u`;
-  const bases = range(block).map((n) => `let ${name}i${n} = min(${start} + ${n}u, ${size - 1}u)${stride};`).join(' ');
+  const bases = range(block).map((n) => `let ${name}i${n} = min(${start} + ${n}u, ${size - 1}u)${stride}${offset};`).join(' ');
   if (vector) {
     return {
-      type, bases,
-      four: range(block).map((n) => `let ${name}${n} = ${buffer}[${name}i${n} + k4];`).join(' '),
+      type, stored, bases,
+      four: range(block).map((n) => `let ${name}${n} = ${read(`${name}i${n} + k4`)};`).join(' '),
       element: (n, s) => `${name}${n}.${component[s]}`,
-      single: unpack((n) => `${buffer}[${name}i${n} + k / 4u][k % 4u]`),
+      single: unpack((n) => `${read(`${name}i${n} + k / 4u`)}[k % 4u]`),
     };
   }
   const unavailable = (): never => { throw new UsageError('gemm: scalar operands have no fourfold step.'); };
-  return { type, bases, get four(): string { return unavailable(); }, element: unavailable, single: unpack((n) => (across ? `${buffer}[k * ${size}u + ${name}i${n}]` : `${buffer}[${name}i${n} + k]`)) };
+  return { type, stored, bases, get four(): string { return unavailable(); }, element: unavailable, single: unpack((n) => read(across ? `k * ${size}u + ${name}i${n}` : `${name}i${n} + k`)) };
+}
+
+function loadsOfA(p: GemmKernel): OperandLoads {
+  return operandLoads(p, 'A', 'a', p.transposeA, p.rows, p.strides.a, p.variant.blockRows, 'row');
 }
 
 /** Tiles of A [rows, tileDepth] and B [tileDepth, columns] are staged, zero beyond the end of K, then multiplied. */
@@ -187,18 +213,18 @@ function tiledBody(p: GemmKernel): Body {
   const tileColumns = v.blockColumns * v.groupColumns;
   const threads = v.groupRows * v.groupColumns;
   const { begin, end } = depthRange(p);
-  const stage = (buffer: string, tile: string, across: boolean, size: number, width: number, start: string) => `
+  const stage = (buffer: string, tile: string, across: boolean, size: number, batchStride: number, width: number, start: string) => `
     for (var e = lane; e < ${(width * v.tileDepth)}u; e += ${threads}u) {
       ${across ? `let n = e % ${width}u; let d = e / ${width}u;` : `let d = e % ${v.tileDepth}u; let n = e / ${v.tileDepth}u;`}
       let k = k0 + d;
       let at = min(${start} + n, ${size - 1}u);
-      ${tile}[d * ${width}u + n] = select(0.0f, ${buffer}[${across ? `min(k, ${p.depth - 1}u) * ${size}u + at` : `at * ${p.depth}u + min(k, ${p.depth - 1}u)`}], k < end);
+      ${tile}[d * ${width}u + n] = select(0.0f, ${buffer === 'B' && p.halfB ? 'f32' : ''}(${buffer}[${across ? `min(k, ${p.depth - 1}u) * ${size}u + at` : `at * ${p.depth}u + min(k, ${p.depth - 1}u)`}${offsetOf(p, batchStride)}]), k < end);
     }`;
   const code = `
   let end = ${end};
   for (var k0 = ${begin}; k0 < end; k0 += ${v.tileDepth}u) {
-    ${stage('A', 'tileA', p.transposeA, p.rows, tileRows, `wid.y * ${tileRows}u`)}
-    ${stage('B', 'tileB', !p.transposeB, p.columns, tileColumns, `wid.x * ${tileColumns}u`)}
+    ${stage('A', 'tileA', p.transposeA, p.rows, p.strides.a, tileRows, `wid.y * ${tileRows}u`)}
+    ${stage('B', 'tileB', !p.transposeB, p.columns, p.strides.b, tileColumns, `wid.x * ${tileColumns}u`)}
     workgroupBarrier();
     for (var d = 0u; d < ${v.tileDepth}u; d++) {
       ${range(v.blockRows).map((i) => `let a${i} = tileA[d * ${tileRows}u + lid.y * ${v.blockRows}u + ${i}u];`).join(' ')}
@@ -209,7 +235,7 @@ function tiledBody(p: GemmKernel): Body {
   }`;
   const declarations = `var<workgroup> tileA: array<f32, ${tileRows * v.tileDepth}>;
 var<workgroup> tileB: array<f32, ${tileColumns * v.tileDepth}>;`;
-  return { typeA: 'f32', typeB: 'f32', declarations, code };
+  return { typeA: 'f32', typeB: p.halfB ? 'f16' : 'f32', declarations, code };
 }
 
 /** The block goes out in a loop: a long epilogue such as GELU is then compiled once, not once for every vector. */
@@ -221,44 +247,82 @@ function store(p: GemmKernel, vector: boolean): string {
   const values = range(v.blockRows).flatMap((i) => range(perRow).map((q) => (vector
     ? `vec4f(${range(4).map((s) => `c${i}_${q * 4 + s}`).join(', ')})`
     : `c${i}_${q}`)));
-  let operand = 0;
-  const finished = p.epilogues.reduce((text, e) => {
-    const name = e.operand === 'none' ? '' : `operand${operand++}[${e.operand === 'column' ? 'c' : 'at'}]`;
-    return `(${e.expression(text, name, vector)})`;
-  }, 'value');
+  const { text, result } = finish(p.epilogues, vector, (operand) => (operand === 'column' ? `c${offsetOf(p, p.strides.bias, width)}` : 'at'));
+  const to = p.splits > 1 ? `wid.z * ${(p.rows * p.columns) / width}u + at` : `at${offsetOf(p, p.strides.c, width)}`;
   return `var block = array<${vector ? 'vec4f' : 'f32'}, ${values.length}>(${values.join(', ')});
   for (var n = 0u; n < ${values.length}u; n++) {
     let r = row + n / ${perRow}u;
     let c = column / ${width}u + n % ${perRow}u;
     if (r < ${p.rows}u && c < ${columns}u) {
-      let value = block[n];
       let at = r * ${columns}u + c;
-      C[${p.splits === 1 ? '' : `wid.z * ${p.rows * columns}u + `}at] = ${finished};
+      let v0 = block[n];
+      ${text}
+      C[${to}] = ${result};
+      ${p.keptBefore === undefined ? '' : `kept[${to}] = v${p.keptBefore};`}
     }
   }`;
 }
 
-/** C = epilogue(sum over splits of partial), in the splits' order. */
-export function sumSplitsKernel(p: { label: string; rows: number; columns: number; splits: number; epilogues: readonly Epilogue[]; target: Target }): GemmDispatch {
+/** The invocations of the first block column sum their rows of op(A) along K once more: few of many do. */
+function rowSums(p: GemmKernel): string {
+  const a = loadsOfA(p);
+  const { begin, end } = depthRange(p);
+  const rows = range(p.variant.blockRows);
+  const to = p.splits > 1 ? ` + wid.z * ${p.rows}u` : offsetOf(p, p.strides.rowSums);
+  return `if (column == 0u) {
+    ${a.bases}
+    ${rows.map((i) => `var sum${i} = 0.0f;`).join(' ')}
+    let sumEnd = ${end};
+    for (var k = ${begin}; k < sumEnd; k++) {
+      ${a.single}
+      ${rows.map((i) => `sum${i} += as${i};`).join(' ')}
+    }
+    ${rows.map((i) => `if (row + ${i}u < ${p.rows}u) { rowSums[row + ${i}u${to}] = sum${i}; }`).join('\n    ')}
+  }`;
+}
+
+/** What lies between the products of a batch is 0, not whatever the memory held. */
+function zeroGaps(p: GemmKernel, vector: boolean): string {
+  const threads = p.variant.groupRows * p.variant.groupColumns;
+  const zero = (name: string, length: number, stride: number, unit: number, value: string) => (stride === length ? '' : `
+    for (var i = ${length / unit}u + lane; i < ${stride / unit}u; i += ${threads}u) { ${name}[i${offsetOf(p, stride, unit)}] = ${value}; }`);
+  const gaps = [
+    vector ? zero('C', p.rows * p.columns, p.strides.c, 4, 'vec4f()') : zero('C', p.rows * p.columns, p.strides.c, 1, '0.0f'),
+    p.rowSums ? zero('rowSums', p.rows, p.strides.rowSums, 1, '0.0f') : '',
+  ].join('');
+  return gaps && `if (wid.x == 0u && wid.y == 0u) {${gaps}
+  }`;
+}
+
+/** C = epilogue(sum over splits of partial), and the row sums likewise, in the splits' order. Bindings: parts, parts of row sums, operands, C, row sums, kept. */
+export function sumSplitsKernel(p: {
+  label: string; rows: number; columns: number; splits: number; epilogues: readonly Epilogue[]; keptBefore?: number | undefined; rowSums?: boolean; target: Target;
+}): GemmDispatch {
   const count = p.rows * p.columns;
-  const grid = linearGrid(count, p.target);
-  const operands = p.epilogues.filter((e) => e.operand !== 'none');
-  let operand = 0;
-  const value = p.epilogues.reduce((text, e) => {
-    const name = e.operand === 'none' ? '' : `operand${operand++}[${e.operand === 'column' ? `i % ${p.columns}u` : 'i'}]`;
-    return `(${e.expression(text, name, false)})`;
-  }, 'sum');
+  const grid = linearGrid(count + (p.rowSums ? p.rows : 0), p.target);
+  const { text, result } = finish(p.epilogues, false, (operand) => (operand === 'column' ? `i % ${p.columns}u` : 'i'));
+  const bindings = [
+    'var<storage, read> parts', ...(p.rowSums ? ['var<storage, read> partialRowSums'] : []),
+    ...operandsOf(p.epilogues).map((_, n) => `var<storage, read> operand${n}`),
+    'var<storage, read_write> C', ...(p.rowSums ? ['var<storage, read_write> rowSums'] : []), ...(p.keptBefore === undefined ? [] : ['var<storage, read_write> kept']),
+  ];
   const source = kernel('gemm.wgsl.ts', p.label, wgsl`
-@group(0) @binding(0) var<storage, read> parts: array<f32>;
-${operands.map((_, n) => `@group(0) @binding(${n + 1}) var<storage, read> operand${n}: array<f32>;`).join('\n')}
-@group(0) @binding(${1 + operands.length}) var<storage, read_write> C: array<f32>;
-${[...new Set(p.epilogues.map((e) => e.functions ?? ''))].join('\n')}
+${bindings.map((binding, n) => `@group(0) @binding(${n}) ${binding}: array<f32>;`).join('\n')}
+${functionsOf(p.epilogues)}
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) gid: vec3u) {
   ${grid.index}
-  var sum = ${f32(0)};
-  for (var s = 0u; s < ${p.splits}u; s++) { sum = sum + parts[s * ${count}u + i]; }
-  C[i] = ${value};
+  ${p.rowSums ? `if (i >= ${count}u) {
+    var total = 0.0f;
+    for (var s = 0u; s < ${p.splits}u; s++) { total = total + partialRowSums[s * ${p.rows}u + i - ${count}u]; }
+    rowSums[i - ${count}u] = total;
+    return;
+  }` : ''}
+  var v0 = 0.0f;
+  for (var s = 0u; s < ${p.splits}u; s++) { v0 = v0 + parts[s * ${count}u + i]; }
+  ${text}
+  C[i] = ${result};
+  ${p.keptBefore === undefined ? '' : `kept[i] = v${p.keptBefore};`}
 }
 `);
   return { source, workgroups: grid.workgroups };

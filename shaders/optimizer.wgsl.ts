@@ -15,7 +15,8 @@ interface Compiled {
 }
 
 /** y[offset + i] = x[i]; bindings x, y. */
-export function copyKernel(p: { label: string; count: number; offset: number; target: Target }): Compiled {
+/** y[offset + i] = x[from + i], whatever the elements are. */
+export function copyKernel(p: { label: string; count: number; offset?: number; from?: number; target: Target }): Compiled {
   const grid = linearGrid(p.count, p.target);
   const source = kernel('optimizer.wgsl.ts', p.label, wgsl`
 @group(0) @binding(0) var<storage, read> x: array<u32>;
@@ -23,7 +24,22 @@ export function copyKernel(p: { label: string; count: number; offset: number; ta
 @compute @workgroup_size(${lanes})
 fn main(@builtin(global_invocation_id) gid: vec3u) {
   ${grid.index}
-  y[${p.offset}u + i] = x[i];
+  y[${p.offset ?? 0}u + i] = x[${p.from ?? 0}u + i];
+}
+`);
+  return { source, workgroups: grid.workgroups };
+}
+
+/** Writes 0 to what follows the first `length` elements of each of the `rows` rows. */
+export function clearGapsKernel(p: { label: string; rows: number; length: number; stride: number; target: Target }): Compiled {
+  const gap = p.stride - p.length;
+  const grid = linearGrid(p.rows * gap, p.target);
+  const source = kernel('optimizer.wgsl.ts', p.label, wgsl`
+@group(0) @binding(0) var<storage, read_write> y: array<u32>;
+@compute @workgroup_size(${lanes})
+fn main(@builtin(global_invocation_id) gid: vec3u) {
+  ${grid.index}
+  y[(i / ${gap}u) * ${p.stride}u + ${p.length}u + i % ${gap}u] = 0u;
 }
 `);
   return { source, workgroups: grid.workgroups };

@@ -3,26 +3,51 @@
  * an embedder's own graphs) is done with an engine.
  */
 import { GpuContext, type AcquireOptions, type AdapterReport } from './gpu/context.ts';
-import { compile } from './graph/plan.ts';
+import { autotune, readTuning, writeTuning, type AutotuneOptions, type TuningStore } from './graph/autotune.ts';
+import { compile, type Plan } from './graph/plan.ts';
 import { Executable } from './graph/executor.ts';
 import { input, type Tensor } from './graph/tensor.ts';
 import type { DeviceLostError } from './errors.ts';
 import type { DeviceTensor } from './gpu/memory.ts';
 import { matmul } from './ops/index.ts';
 
+export interface EngineOptions extends AcquireOptions {
+  /** Where the fastest kernel variants of this device are kept from one run to the next; without it they are measured anew. */
+  readonly tuning?: TuningStore;
+}
+
 export class Engine {
   readonly context: GpuContext;
+  private readonly tuningStore: TuningStore | undefined;
 
-  private constructor(context: GpuContext) {
+  private constructor(context: GpuContext, tuningStore: TuningStore | undefined) {
     this.context = context;
+    this.tuningStore = tuningStore;
   }
 
   /**
    * @param options.gpu `navigator.gpu`, or Dawn's; or `options.device`, a device of the program's own.
    * @throws AdapterError
    */
-  static async create(options: AcquireOptions): Promise<Engine> {
-    return new Engine(await GpuContext.acquire(options));
+  static async create({ tuning, ...options }: EngineOptions): Promise<Engine> {
+    const engine = new Engine(await GpuContext.acquire(options), tuning);
+    for (const [key, variant] of readTuning(engine.adapter.name, await tuning?.load())) engine.context.target.tuning!.set(key, variant);
+    return engine;
+  }
+
+  /**
+   * Measures which kernel variants are fastest on this device for plans like this one, and keeps it: plans that are compiled
+   * from now on use them. Takes seconds where the shapes are new, nothing where they are known. The numbers that plans give
+   * do not depend on it.
+   * @returns how many kernels were measured
+   */
+  async tune(plan: Plan, options: Omit<AutotuneOptions, 'known'> = {}): Promise<number> {
+    const known = this.context.target.tuning!;
+    const found = await autotune(this.context, plan, { ...options, known });
+    if (found.size === 0) return 0;
+    for (const [key, variant] of found) known.set(key, variant);
+    await this.tuningStore?.save(writeTuning(this.adapter.name, known));
+    return found.size;
   }
 
   get adapter(): AdapterReport {

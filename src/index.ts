@@ -6,7 +6,8 @@
  *   const { inspector, model } = await trainInspector(engine, { encoder, images });
  *   const { verdict, score, map } = await inspector.inspect(image);
  */
-export { Engine } from './engine.ts';
+export { Engine, type EngineOptions } from './engine.ts';
+export type { AutotuneOptions, TuningStore } from './graph/autotune.ts';
 export type { AcquireOptions, AdapterReport } from './gpu/context.ts';
 export * from './errors.ts';
 
@@ -20,11 +21,13 @@ export { trainInspector, type CheckpointStore, type TrainOptions, type TrainProg
 export type { FeatureCacheOptions, SpillStore } from './train/feature-cache.ts';
 export { planReport, type PlanReport, type PlanReportOptions } from './train/plan-report.ts';
 export { evaluate, type Evaluation, type EvaluationSample } from './evaluate/evaluate.ts';
+export { exportOnnx, type ExportOnnxOptions } from './export/onnx.ts';
 
 // Images and encoders
 export { checkRasterImage, rasterFromFloats, type ImageSource, type RasterImage } from './data/image.ts';
 export { loadEncoderWeights, type EncoderArchitecture, type EncoderWeights } from './weights/encoder.ts';
 export { encoderCatalog, findEncoder, type EncoderEntry } from './weights/catalog.ts';
+export type { Precision } from './model/parameters.ts';
 export { detectorConfig, type DetectorConfig, type DetectorOptions } from './model/config.ts';
 
 // The engine itself, for graphs and kernels of one's own

@@ -7,6 +7,7 @@ import { describe, expect, test } from 'vitest';
 import { compile } from '../src/graph/plan.ts';
 import { defaultTarget, type Target } from '../src/gpu/target.ts';
 import { planReport } from '../src/train/plan-report.ts';
+import { version } from '../src/version.ts';
 import { encoderCatalog } from '../src/weights/catalog.ts';
 import packageJson from '../package.json' with { type: 'json' };
 import { operationCases } from './ops/cases/index.ts';
@@ -18,6 +19,7 @@ import { closureOf, filesUnder, importsOf, readSource } from './support/modules.
  */
 const rooms: Readonly<Record<string, readonly string[]>> = {
   errors: [],
+  version: [],
   data: ['errors'],
   weights: ['errors'],
   evaluate: ['errors'],
@@ -31,9 +33,11 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   inspect: ['errors', 'data', 'weights', 'evaluate', 'gpu', 'graph', 'ops', 'model', 'engine'],
   // Training ends with the calibration of an inspector.
   train: ['errors', 'data', 'weights', 'evaluate', 'gpu', 'graph', 'ops', 'model', 'engine', 'inspect'],
-  index: ['errors', 'data', 'weights', 'evaluate', 'gpu', 'graph', 'ops', 'model', 'engine', 'inspect', 'train'],
-  node: ['errors', 'data', 'weights', 'evaluate', 'gpu', 'graph', 'ops', 'model', 'engine', 'inspect', 'train', 'index'],
-  browser: ['errors', 'data', 'weights', 'evaluate', 'gpu', 'graph', 'ops', 'model', 'engine', 'inspect', 'train', 'index'],
+  // Models for other runtimes. It runs nothing: of ops/ it needs the tables of the resampling and the blur.
+  export: ['errors', 'version', 'data', 'weights', 'ops', 'model', 'inspect'],
+  index: ['errors', 'data', 'weights', 'evaluate', 'gpu', 'graph', 'ops', 'model', 'engine', 'inspect', 'train', 'export'],
+  node: ['errors', 'version', 'data', 'weights', 'evaluate', 'gpu', 'graph', 'ops', 'model', 'engine', 'inspect', 'train', 'export', 'index'],
+  browser: ['errors', 'data', 'weights', 'evaluate', 'gpu', 'graph', 'ops', 'model', 'engine', 'inspect', 'train', 'export', 'index'],
   app: ['browser', 'index', 'errors'],
 };
 const platformRooms = ['node', 'browser', 'app'];
@@ -91,10 +95,11 @@ describe('rooms', () => {
 });
 
 describe('one core for Node and the page', () => {
-  test('imports no module of Node\'s, and one package; a second only when it reads ONNX files', () => {
+  test('imports no module of Node\'s, and one package; a second only when it reads or writes ONNX files', () => {
     const outside = core.flatMap((file) => importsOf(file).filter(({ file: imported, typeOnly }) => imported === undefined && !typeOnly).map(({ specifier }) => `${file}: ${specifier}`));
-    expect(outside).toEqual(['src/gpu/wgsl.ts: wgsl-preprocessor/wgsl-preprocessor.js', 'src/weights/onnx.ts: pbf']);
-    expect(readSource('src/weights/onnx.ts')).toContain("await import('pbf')");
+    const onnx = ['src/weights/onnx-writer.ts', 'src/weights/onnx.ts'];
+    expect(outside).toEqual(['src/gpu/wgsl.ts: wgsl-preprocessor/wgsl-preprocessor.js', ...onnx.map((file) => `${file}: pbf`)]);
+    for (const file of onnx) expect(readSource(file)).toContain("await import('pbf')");
   });
 
   test('uses no global that only one of them has', () => {
@@ -108,6 +113,10 @@ describe('one core for Node and the page', () => {
     const used = (text: string): string[] => [...transformSync(text, { loader: 'ts', define }).code.matchAll(new RegExp(`${marker}(\\w+)`, 'g'))].map((match) => match[1]!);
     expect(used('const window = 1; f(window, x.process); // document\nprocess.exit(); globalThis.navigator')).toEqual(['process', 'navigator']);
     expect(core.flatMap((file) => used(readSource(file)).map((name) => `${file} uses ${name}`))).toEqual([]);
+  });
+
+  test('states the package\'s version', () => {
+    expect(version).toBe(packageJson.version);
   });
 
   test('has wgsl-preprocessor as its only run-time dependency', () => {

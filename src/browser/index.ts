@@ -1,5 +1,6 @@
 /** What a page adds to the core: `navigator.gpu`, and decoding by the browser. */
 import { Engine } from '../engine.ts';
+import type { TuningStore } from '../graph/autotune.ts';
 import type { RasterImage, ImageSource } from '../data/image.ts';
 import { AdapterError, InputError } from '../errors.ts';
 
@@ -12,7 +13,29 @@ export async function createBrowserEngine(options: { powerPreference?: GPUPowerP
       ? 'This browser has no WebGPU. Chrome or Edge 113, Safari 26 and Firefox 141 or newer have it.'
       : 'WebGPU needs a secure context: serve the page over https, or from localhost.');
   }
-  return Engine.create({ gpu: navigator.gpu, ...options });
+  return Engine.create({ gpu: navigator.gpu, tuning: tuningCache(), ...options });
+}
+
+/** The fastest kernel variants of this device in the page's cache storage. Where that is refused they are measured anew each time. */
+function tuningCache(): TuningStore {
+  const url = new URL('inp-former-webgpu-tuning', globalThis.location.href).href;
+  const open = (): Promise<Cache> => caches.open('inp-former-webgpu');
+  return {
+    load: async () => {
+      try {
+        return await (await (await open()).match(url))?.text();
+      } catch {
+        return undefined;
+      }
+    },
+    save: async (text) => {
+      try {
+        await (await open()).put(url, new Response(text));
+      } catch {
+        // As said above.
+      }
+    },
+  };
 }
 
 /** Pixels of anything that a canvas can draw, as they are, RGBA. */

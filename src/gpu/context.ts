@@ -211,6 +211,7 @@ function targetOf(device: GPUDevice, adapter: AdapterReport): Target {
     maxComputeWorkgroupsPerDimension: limits.maxComputeWorkgroupsPerDimension,
     minStorageBufferOffsetAlignment: Math.max(256, limits.minStorageBufferOffsetAlignment),
     features: new Set(device.features),
+    tuning: new Map(),
     family: /swiftshader/.test(text) ? 'swiftshader' : /llvmpipe|lavapipe/.test(text) ? 'lavapipe' : 'gpu',
   };
 }

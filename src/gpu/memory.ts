@@ -15,50 +15,72 @@ export interface DeviceTensor {
   readonly bytes: number;
 }
 
+/**
+ * What is laid out: a tensor's name and bytes, or those of a stack with the tensors that are its rows: they begin at equal
+ * distances, bytes / members.
+ */
+export type MemoryItem = readonly [name: string, bytes: number, members?: readonly (readonly [name: string, bytes: number])[]];
+
+export interface MemoryPlace {
+  readonly name: string;
+  readonly buffer: number;
+  readonly offset: number;
+  readonly bytes: number;
+  /** A stack, a row of one, or a tensor of its own. */
+  readonly kind: 'stack' | 'row' | 'single';
+}
+
 export interface MemoryLayout {
-  readonly places: readonly { name: string; buffer: number; offset: number; bytes: number }[];
+  /** A stack's rows follow it. */
+  readonly places: readonly MemoryPlace[];
   /** Bytes of each buffer. */
   readonly buffers: readonly number[];
 }
 
 /** Lays named tensors out one after another, each aligned so that it can be bound alone, in buffers of at most `maxBytes`. */
-export function layoutMemory(sizes: Iterable<readonly [string, number]>, options: { alignment: number; maxBytes: number }): MemoryLayout {
-  const places: { name: string; buffer: number; offset: number; bytes: number }[] = [];
+export function layoutMemory(items: Iterable<MemoryItem>, options: { alignment: number; maxBytes: number }): MemoryLayout {
+  const places: MemoryPlace[] = [];
   const buffers: number[] = [];
-  for (const [name, bytes] of sizes) {
+  for (const [name, bytes, members] of items) {
     const size = roundUp(roundUp(bytes, 16), options.alignment);
     if (size > options.maxBytes) throw new AllocationError(`${name} needs ${bytes} bytes, one buffer may hold ${options.maxBytes} on this adapter.`);
     if (buffers.length === 0 || buffers.at(-1)! + size > options.maxBytes) buffers.push(0);
-    places.push({ name, buffer: buffers.length - 1, offset: buffers.at(-1)!, bytes });
+    const place = { buffer: buffers.length - 1, offset: buffers.at(-1)! };
+    places.push({ ...place, name, bytes, kind: members ? 'stack' : 'single' });
+    members?.forEach(([row, rowBytes], i) => places.push({ ...place, name: row, offset: place.offset + (i * bytes) / members.length, bytes: rowBytes, kind: 'row' }));
     buffers[buffers.length - 1]! += size;
   }
   return { places, buffers };
 }
 
 /** The layout that {@link DeviceMemory.allocate} uses on an adapter. */
-export function layoutFor(target: Target, sizes: Iterable<readonly [string, number]>): MemoryLayout {
-  return layoutMemory(sizes, { alignment: target.minStorageBufferOffsetAlignment, maxBytes: Math.min(target.maxStorageBufferBindingSize, target.maxBufferSize) });
+export function layoutFor(target: Target, items: Iterable<MemoryItem>): MemoryLayout {
+  return layoutMemory(items, { alignment: target.minStorageBufferOffsetAlignment, maxBytes: Math.min(target.maxStorageBufferBindingSize, target.maxBufferSize) });
 }
 
 /** Named tensors in one or more buffers; owns them. */
 export class DeviceMemory {
+  /** Stacks and their rows, too. */
   readonly tensors: ReadonlyMap<string, DeviceTensor>;
+  /** Each tensor once: without the stacks. */
+  readonly names: readonly string[];
   readonly buffers: readonly GPUBuffer[];
   private readonly context: GpuContext;
 
-  private constructor(context: GpuContext, tensors: Map<string, DeviceTensor>, buffers: GPUBuffer[]) {
+  private constructor(context: GpuContext, tensors: Map<string, DeviceTensor>, names: string[], buffers: GPUBuffer[]) {
     this.context = context;
+    this.names = names;
     this.tensors = tensors;
     this.buffers = buffers;
   }
 
   /** Allocates zeroed memory for the tensors, in order; the group is split where it exceeds what one binding may cover. */
-  static async allocate(context: GpuContext, label: string, sizes: Iterable<readonly [string, number]>): Promise<DeviceMemory> {
-    const { places, buffers: totals } = layoutFor(context.target, sizes);
+  static async allocate(context: GpuContext, label: string, items: Iterable<MemoryItem>): Promise<DeviceMemory> {
+    const { places, buffers: totals } = layoutFor(context.target, items);
     if (new Set(places.map((l) => l.name)).size !== places.length) throw new UsageError(`${label}: two tensors have the same name.`);
     const buffers = await context.createBuffers(label, totals, Usage.STORAGE | Usage.COPY_SRC | Usage.COPY_DST);
     const tensors = new Map(places.map((l) => [l.name, { buffer: buffers[l.buffer]!, offset: l.offset, bytes: l.bytes }]));
-    return new DeviceMemory(context, tensors, buffers);
+    return new DeviceMemory(context, tensors, places.filter((l) => l.kind !== 'stack').map((l) => l.name), buffers);
   }
 
   get bytes(): number {
@@ -68,11 +90,14 @@ export class DeviceMemory {
   write(name: string, data: ArrayBufferView): void {
     const tensor = this.find(name);
     if (data.byteLength !== tensor.bytes) throw new UsageError(`${name} holds ${tensor.bytes} bytes, got ${data.byteLength}.`);
-    this.context.device.queue.writeBuffer(tensor.buffer, tensor.offset, data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
+    // WebGPU writes whole words: an odd number of f16 values is padded, which the layout has room for.
+    const whole = data.byteLength % 4 === 0 ? data : new Uint8Array(roundUp(data.byteLength, 4));
+    if (whole !== data) (whole as Uint8Array).set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+    this.context.device.queue.writeBuffer(tensor.buffer, tensor.offset, whole.buffer as ArrayBuffer, whole.byteOffset, whole.byteLength);
   }
 
   /** Reads tensors back; with no names, all of them. */
-  async read(names: Iterable<string> = this.tensors.keys()): Promise<Map<string, Float32Array>> {
+  async read(names: Iterable<string> = this.names): Promise<Map<string, Float32Array>> {
     this.context.check();
     const wanted = [...names].map((name) => ({ name, tensor: this.find(name) }));
     const result = new Map<string, Float32Array>();

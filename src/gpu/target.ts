@@ -16,6 +16,8 @@ export interface Target {
   readonly features: ReadonlySet<string>;
   /** 'swiftshader' and 'lavapipe' are CPUs, where barriers and workgroup memory cost and occupancy is nothing. */
   readonly family: 'swiftshader' | 'lavapipe' | 'gpu';
+  /** Kernel variants that were measured to be the fastest on this device, by kernel key; the family's choice elsewhere. It grows. */
+  readonly tuning?: Map<string, string>;
 }
 
 /** The limits that every WebGPU implementation guarantees: what plans assume when no adapter is given. */

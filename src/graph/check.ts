@@ -8,7 +8,7 @@ import type { GpuContext } from '../gpu/context.ts';
 import { DeviceMemory } from '../gpu/memory.ts';
 import { Executable } from './executor.ts';
 import { compile } from './plan.ts';
-import { reachableNodes, sizeOf, type Node, type Tensor, type TensorData } from './tensor.ts';
+import { dataBytesOf, reachableNodes, sizeOf, type Node, type Tensor, type TensorData } from './tensor.ts';
 
 export interface NodeCheck {
   /** The tensor's name, e.g. `decoder.3.attn.q.linear`; `#1`, `#2`, .. mark further outputs of a node. */
@@ -72,7 +72,7 @@ async function runKeepingAll(context: GpuContext, nodes: readonly Node[], feeds:
   let executable: Executable | undefined;
   try {
     if (parameters.length > 0) {
-      memory = await DeviceMemory.allocate(context, 'checked parameters', parameters.map((n) => [n.name, sizeOf(n.outputs[0]!.shape) * 4] as const));
+      memory = await DeviceMemory.allocate(context, 'checked parameters', parameters.map((n) => [n.name, dataBytesOf(n.outputs[0]!)] as const));
       for (const { name } of parameters) memory.write(name, feeds[name]!);
     }
     executable = await Executable.prepare(context, plan, memory?.tensors);
@@ -87,7 +87,7 @@ async function runKeepingAll(context: GpuContext, nodes: readonly Node[], feeds:
 
 /** Which elements of a node's output count: of a concatenation only its parts, the padding between them is undefined. */
 function rangesOf({ operation, attributes, inputs }: Node): readonly (readonly [number, number])[] | undefined {
-  return operation!.concatenation?.(attributes).map((offset, i) => [offset, offset + sizeOf(inputs[i]!.shape)] as const);
+  return operation!.concatenation?.(inputs, attributes).map((offset, i) => [offset, offset + sizeOf(inputs[i]!.shape)] as const);
 }
 
 function difference(actual: TensorData, expected: Float64Array, ranges: readonly (readonly [number, number])[] = [[0, expected.length]]): { relL2: number; maxAbs: number } {

@@ -9,9 +9,9 @@ import { DeviceMemory, type DeviceTensor } from '../gpu/memory.ts';
 import type { CompiledKernel } from '../gpu/pipelines.ts';
 import { roundUp } from '../gpu/target.ts';
 import type { Location, Plan } from './plan.ts';
-import { bytesOf, sizeOf, type TensorData, type TensorSpec } from './tensor.ts';
+import { bytesOf, dataBytesOf, sizeOf, type TensorData, type TensorSpec } from './tensor.ts';
 
-const arrayTypes = { f32: Float32Array, u32: Uint32Array, i32: Int32Array } as const;
+const arrayTypes = { f32: Float32Array, u32: Uint32Array, i32: Int32Array, f16: Uint16Array } as const;
 
 interface EncodedDispatch {
   readonly node: string;
@@ -62,8 +62,8 @@ export class Executable {
     for (const [name, spec] of plan.parameters) {
       const bound = parameters.get(name);
       if (!bound) throw new UsageError(`The plan needs the parameter ${name} of shape [${spec.shape.join(', ')}]; none was given.`);
-      if (bound.bytes < sizeOf(spec.shape) * 4) {
-        throw new UsageError(`Parameter ${name} of shape [${spec.shape.join(', ')}] needs ${sizeOf(spec.shape) * 4} bytes, ${bound.bytes} are bound.`);
+      if (bound.bytes < dataBytesOf(spec)) {
+        throw new UsageError(`Parameter ${name} of shape [${spec.shape.join(', ')}] needs ${dataBytesOf(spec)} bytes, ${bound.bytes} are bound.`);
       }
     }
     const compiling = Promise.all(plan.dispatches.map((d) => context.pipelines.get(d.kernel, d.bindings.map((b) => b.access))));
@@ -72,7 +72,7 @@ export class Executable {
     let constants: DeviceMemory | undefined;
     try {
       if (plan.constants.length > 0) {
-        constants = await DeviceMemory.allocate(context, 'constants', plan.constants.map((t, i) => [String(i), sizeOf(t.shape) * 4] as const));
+        constants = await DeviceMemory.allocate(context, 'constants', plan.constants.map((t, i) => [String(i), dataBytesOf(t)] as const));
         for (const [i, t] of plan.constants.entries()) constants.write(String(i), t.node.data!);
       }
       return await Executable.bind(context, plan, await compiling, slabs, constants, parameters);
@@ -137,7 +137,7 @@ export class Executable {
     const output = this.plan.outputs.get(name);
     if (!output) throw new UsageError(`The plan has no output ${name}; it has ${[...this.plan.outputs.keys()].join(', ')}.`);
     const { buffer, offset } = this.locate(output.location);
-    encoder.copyBufferToBuffer(buffer, offset, to.buffer, to.offset, sizeOf(output.spec.shape) * 4);
+    encoder.copyBufferToBuffer(buffer, offset, to.buffer, to.offset, dataBytesOf(output.spec));
   }
 
   /** As {@link run}, with every dispatch timed by the GPU (needs `timestamp-query`). For benchmarks: timing costs time. */
@@ -200,7 +200,7 @@ export class Executable {
     let at = 0;
     for (const { spec, location } of wanted) {
       const { buffer, offset } = this.locate(location);
-      encoder.copyBufferToBuffer(buffer, offset, staging!, at, sizeOf(spec.shape) * 4);
+      encoder.copyBufferToBuffer(buffer, offset, staging!, at, roundUp(dataBytesOf(spec), 4));
       at += bytesOf(spec);
     }
     this.context.device.queue.submit([encoder.finish()]);

@@ -26,6 +26,14 @@ export interface Dispatch {
   readonly flops: number;
   /** Bytes that must move at least: each tensor that is read or written, once. */
   readonly bytes: number;
+  /** Other kernels that do the same to the bit with the same bindings, among them this one: which is fastest depends on the device. */
+  readonly tuning?: KernelTuning;
+}
+
+export interface KernelTuning {
+  /** What the choice depends on besides the device: the kind of kernel and its sizes. */
+  readonly key: string;
+  variants(): readonly { readonly name: string; readonly kernel: KernelSource; readonly workgroups: readonly [number, number, number] }[];
 }
 
 /** What `kernels` gets: the specs, and handles to bind. */
@@ -80,22 +88,27 @@ export interface Operation<A = any> {
   readonly name: string;
   /** Shape rule: the output specs, or a UsageError that names what does not fit. */
   outputs(inputs: readonly TensorSpec[], attributes: A): TensorSpec[];
-  /** The dispatches. None for an alias. */
+  /** The dispatches. */
   kernels(context: KernelContext<A>): Dispatch[];
   /** Gradients for the inputs (undefined where none is needed or none exists), as graph nodes. */
   gradient?(context: GradientContext<A>): (Tensor | undefined)[];
   /** f64 reference: one array an output. */
   reference(inputs: readonly ReferenceArray[], node: { inputs: readonly TensorSpec[]; outputs: readonly TensorSpec[]; attributes: A }): ReferenceArray[];
 
-  /** The output is the first input's memory under another shape. */
-  readonly alias?: boolean;
+  /** Costs little against a matrix product: may be computed again in the backward instead of being kept. */
+  readonly isCheap?: boolean;
+  /** The outputs are the first input's memory from these elements on, under other shapes, where that can be bound there; elsewhere the kernels run. */
+  alias?(inputs: readonly TensorSpec[], attributes: A): readonly number[];
   /** The single output is made of all inputs at these element offsets; inputs are placed there when they can be. */
-  concatenation?(attributes: A): readonly number[];
+  concatenation?(inputs: readonly TensorSpec[], attributes: A): readonly number[];
   /** Inputs (parameters) that the kernels change in place. */
   readonly mutates?: readonly number[];
 
   /** The ways in which this operation can be done on the values of its input `index` as they are written. */
   asEpilogue?(node: { inputs: readonly TensorSpec[]; outputs: readonly TensorSpec[]; attributes: A }): { index: number; operandIndex?: number; epilogue: Epilogue }[];
-  /** Takes a further epilogue into output 0: the new attributes (its operand, if any, becomes the last input); undefined to decline. */
-  withEpilogue?(node: { inputs: readonly TensorSpec[]; outputs: readonly TensorSpec[]; attributes: A }, epilogue: Epilogue, operand: TensorSpec | undefined): A | undefined;
+  /**
+   * Takes a further epilogue into output 0: the new attributes (its operand, if any, becomes the last input); undefined to
+   * decline. Where `keep`, the value before it is stored as well, as the last output.
+   */
+  withEpilogue?(node: { inputs: readonly TensorSpec[]; outputs: readonly TensorSpec[]; attributes: A }, epilogue: Epilogue, operand: TensorSpec | undefined, keep: boolean): A | undefined;
 }

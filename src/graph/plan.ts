@@ -8,7 +8,8 @@ import type { KernelSource } from '../gpu/wgsl.ts';
 import type { Target } from '../gpu/target.ts';
 import { fuse, type Step } from './fusion.ts';
 import { planMemory } from './memory-plan.ts';
-import type { Binding, Dispatch, Handle } from './operation.ts';
+import type { Binding, Dispatch, Handle, KernelTuning } from './operation.ts';
+import { rematerialize } from './rematerialize.ts';
 import { bytesOf, reachableNodes, sizeOf, type Node, type Tensor, type TensorSpec } from './tensor.ts';
 
 /** Where a tensor lies: in a slab of the plan, or in memory that outlives it. */
@@ -24,6 +25,7 @@ export interface PlannedDispatch {
   readonly workgroups: readonly [number, number, number];
   readonly flops: number;
   readonly bytes: number;
+  readonly tuning?: KernelTuning;
 }
 
 export interface PlanReport {
@@ -63,6 +65,8 @@ export interface CompileOptions {
   readonly effects?: readonly Tensor[];
   /** Off for checking every node against its reference. */
   readonly fusion?: boolean;
+  /** Computes what is cheap again rather than keeping it for long: less memory, more work. */
+  readonly recompute?: boolean;
 }
 
 export function compile(options: CompileOptions): Plan {
@@ -73,9 +77,10 @@ export function compile(options: CompileOptions): Plan {
   const nodes = reachableNodes(roots);
   checkLeafNames(nodes);
   const kept = new Set(roots);
-  const steps = fuse(nodes.filter((n) => n.kind === 'operation'), kept, options.fusion ?? true, target);
+  const operations = nodes.filter((n) => n.kind === 'operation');
+  const steps = fuse(options.recompute ? rematerialize(operations, kept) : operations, kept, options.fusion ?? true, target);
 
-  const storage = new Storage();
+  const storage = new Storage(target.minStorageBufferOffsetAlignment);
   for (const step of steps) storage.add(step);
   const lifetimes = new Lifetimes(storage);
   const planned = steps.map((step, s) => planStep(step, s, storage, lifetimes, target));
@@ -105,7 +110,8 @@ export function compile(options: CompileOptions): Plan {
         }
         return { location: locate(place), bytes, access };
       });
-      dispatches.push({ node: step.name, kernel: dispatch.kernel, bindings, workgroups: dispatch.workgroups, flops: dispatch.flops, bytes: dispatch.bytes });
+      const { kernel, workgroups, flops, bytes, tuning } = dispatch;
+      dispatches.push({ node: step.name, kernel, bindings, workgroups, flops, bytes, ...(tuning && { tuning }) });
     }
   }
 
@@ -134,24 +140,35 @@ class Storage {
   private readonly producers = new Map<Tensor, Step>();
   /** For a concatenation, which inputs lie in place. */
   readonly placed = new Map<Step, boolean[]>();
+  readonly aliases = new Set<Step>();
+  private readonly alignment: number;
+
+  /** @param alignment of a binding's offset, bytes */
+  constructor(alignment: number) {
+    this.alignment = alignment;
+  }
 
   add(step: Step): void {
     const { operation, inputs, outputs } = step;
     for (const t of outputs) this.producers.set(t, step);
-    if (operation.alias) this.parents.set(outputs[0]!, { tensor: inputs[0]!, offset: 0 });
+    const parts = operation.alias?.(inputs, step.attributes).map((elements) => elements * 4);
+    if (parts?.every((offset) => offset % this.alignment === 0)) {
+      this.aliases.add(step);
+      outputs.forEach((t, i) => this.parents.set(t, { tensor: inputs[0]!, offset: parts[i]! }));
+    }
     if (!operation.concatenation) return;
-    const offsets = operation.concatenation(step.attributes);
+    const offsets = operation.concatenation(inputs, step.attributes);
     const whole = outputs[0]!;
-    const parts: Tensor[] = [];
+    const placedParts: Tensor[] = [];
     this.placed.set(step, inputs.map((t, i) => {
       const root = this.root(t);
       const movable = root.tensor.node.kind === 'operation' && root.offset === 0
-        && sizeOf(root.tensor.shape) === sizeOf(t.shape) && !this.isWhole(root.tensor)
+        && sizeOf(root.tensor.shape) === sizeOf(t.shape) && !this.isWhole(root.tensor) && (offsets[i]! * 4) % this.alignment === 0
         // A part that is computed from another part would be read and written as one memory in a dispatch.
-        && !this.isMadeFrom(root.tensor, whole) && !parts.some((part) => this.isMadeFrom(part, root.tensor));
+        && !this.isMadeFrom(root.tensor, whole) && !placedParts.some((part) => this.isMadeFrom(part, root.tensor));
       if (movable) {
         this.parents.set(root.tensor, { tensor: whole, offset: offsets[i]! * 4 });
-        parts.push(root.tensor);
+        placedParts.push(root.tensor);
       }
       return movable;
     }));
@@ -239,7 +256,7 @@ interface PlannedStep {
 function planStep(step: Step, index: number, storage: Storage, lifetimes: Lifetimes, target: Target): PlannedStep {
   const scratches: { place: Place; bytes: number }[] = [];
   const bind = (handle: Handle, access: Binding['access']): Binding => ({ handle, access });
-  const dispatches = step.operation.alias ? [] : step.operation.kernels({
+  const dispatches = storage.aliases.has(step) ? [] : step.operation.kernels({
     inputs: step.inputs, outputs: step.outputs, attributes: step.attributes, target, name: step.name,
     placed: storage.placed.get(step) ?? step.inputs.map(() => false),
     read: (i) => bind({ kind: 'input', index: i }, 'read'),

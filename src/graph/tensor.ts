@@ -6,16 +6,17 @@
 import { UsageError } from '../errors.ts';
 import type { Operation } from './operation.ts';
 
-export type DataType = 'f32' | 'u32' | 'i32';
+/** f16 is a storage type: kernels compute in f32. Its data are bit patterns. */
+export type DataType = 'f32' | 'u32' | 'i32' | 'f16';
 export type Shape = readonly number[];
 
-/** Shape and element type: all that a shape rule or a kernel needs to know of a tensor. Elements are 4 bytes, row-major. */
+/** Shape and element type: all that a shape rule or a kernel needs to know of a tensor. Row-major. */
 export interface TensorSpec {
   readonly shape: Shape;
   readonly dtype: DataType;
 }
 
-export type TensorData = Float32Array | Uint32Array | Int32Array;
+export type TensorData = Float32Array | Uint32Array | Int32Array | Uint16Array;
 
 /**
  * What a node is. `input` is written before each run; `parameter` is persistent memory bound by name when a plan is
@@ -59,9 +60,14 @@ export function sizeOf(shape: Shape): number {
   return shape.reduce((product, n) => product * n, 1);
 }
 
+/** Bytes of a tensor's elements. */
+export function dataBytesOf({ shape, dtype }: TensorSpec): number {
+  return sizeOf(shape) * (dtype === 'f16' ? 2 : 4);
+}
+
 /** Bytes of a tensor, rounded up to a whole vec4 so that vector loads never cross its end. */
 export function bytesOf(spec: TensorSpec): number {
-  return Math.ceil((sizeOf(spec.shape) * 4) / 16) * 16;
+  return Math.ceil(dataBytesOf(spec) / 16) * 16;
 }
 
 let nextId = 0;
@@ -112,7 +118,7 @@ export function constant(name: string, shape: Shape, data: TensorData): Tensor {
   if (data.length !== sizeOf(shape)) {
     throw new UsageError(`constant ${name}: [${shape.join(', ')}] holds ${sizeOf(shape)} elements, got ${data.length}.`);
   }
-  const dtype: DataType = data instanceof Float32Array ? 'f32' : data instanceof Uint32Array ? 'u32' : 'i32';
+  const dtype: DataType = data instanceof Float32Array ? 'f32' : data instanceof Uint32Array ? 'u32' : data instanceof Int32Array ? 'i32' : 'f16';
   return makeNode({ ...leaf, kind: 'constant', name: scoped(name), data }, [{ shape, dtype }]).outputs[0]!;
 }
 

@@ -11,7 +11,8 @@ import { compile } from '../graph/plan.ts';
 import type { DetectorConfig } from '../model/config.ts';
 import { inspectionGraph } from '../model/graphs.ts';
 import { ImageStage, imagesLeaf } from '../model/image-stage.ts';
-import { uploadEncoder, uploadTrainables } from '../model/memory.ts';
+import { checkPrecision, uploadEncoder, uploadTrainables } from '../model/memory.ts';
+import type { Precision } from '../model/parameters.ts';
 import type { EncoderWeights } from '../weights/encoder.ts';
 import { regionLevel } from './calibration.ts';
 import { readModel, readModelMetadata, writeModel, type ModelMetadata } from './model-file.ts';
@@ -38,6 +39,11 @@ export interface InspectorOptions {
   readonly batchSize?: number;
   /** What errors call the model. */
   readonly name?: string;
+  /**
+   * Weights in f16 take half the memory and its bandwidth; everything is computed in f32. Scores then differ by about
+   * 1e-5 of their size. Default f32. Needs an adapter with `shader-f16`.
+   */
+  readonly precision?: Precision;
 }
 
 export class Inspector {
@@ -60,7 +66,9 @@ export class Inspector {
    */
   static async open(engine: Engine, model: Uint8Array, encoder: EncoderWeights, options: InspectorOptions = {}): Promise<Inspector> {
     const { metadata, config, values } = readModel(model, encoder, options.name);
-    const network = await InspectionNetwork.create(engine, encoder, config, values, { ...metadata, batchSize: options.batchSize ?? 1 });
+    const network = await InspectionNetwork.create(engine, encoder, config, values, {
+      ...metadata, batchSize: options.batchSize ?? 1, ...(options.precision && { precision: options.precision }),
+    });
     return new Inspector(metadata, values, network);
   }
 
@@ -133,17 +141,18 @@ export class InspectionNetwork {
 
   static async create(
     engine: Engine, encoder: EncoderWeights, config: DetectorConfig, values: ReadonlyMap<string, Float32Array>,
-    options: { resize: number; mapSize: number; batchSize: number },
+    options: { resize: number; mapSize: number; batchSize: number; precision?: Precision },
   ): Promise<InspectionNetwork> {
     const { context } = engine;
-    const { resize, mapSize, batchSize } = options;
+    const { resize, mapSize, batchSize, precision } = options;
+    checkPrecision(context, precision);
     if (!Number.isInteger(batchSize) || batchSize < 1) throw new UsageError(`batchSize must be a positive integer, got ${batchSize}.`);
-    const { scoring } = inspectionGraph(imagesLeaf(batchSize, config.crop), config, mapSize);
+    const { scoring } = inspectionGraph(imagesLeaf(batchSize, config.crop), config, mapSize, precision);
     const plan = compile({ target: context.target, outputs: { map: scoring.map, score: scoring.score } });
     const stage = await ImageStage.create(context, { resize: { width: resize, height: resize }, crop: config.crop, batchSize });
     const memories: DeviceMemory[] = [];
     try {
-      memories.push(await uploadEncoder(context, encoder, config), await uploadTrainables(context, values, config));
+      memories.push(await uploadEncoder(context, encoder, config, precision), await uploadTrainables(context, values, config, precision));
       const parameters = new Map([...stage.tensors, ...memories.flatMap((m) => [...m.tensors])]);
       return new InspectionNetwork(stage, await Executable.prepare(context, plan, parameters), memories);
     } catch (error) {

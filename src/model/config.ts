@@ -3,6 +3,7 @@
  * grouped, and the sizes of the trained part. Defaults are the reference's (INP-Former, CVPR 2025).
  */
 import { UsageError } from '../errors.ts';
+import { mostFoldedRows } from '../ops/index.ts';
 import type { EncoderArchitecture } from '../weights/encoder.ts';
 
 export interface ImageSize {
@@ -99,6 +100,8 @@ function check(config: DetectorConfig): void {
   for (const [name, value] of Object.entries({ numPrototypes: config.numPrototypes, extractorDepth: config.extractorDepth, decoderDepth: config.decoderDepth })) {
     if (!Number.isInteger(value) || value < 1) throw new UsageError(`${name} must be a positive integer, got ${value}.`);
   }
+  const most = Math.floor(mostFoldedRows / config.architecture.numHeads);
+  if (config.numPrototypes > most) throw new UsageError(`numPrototypes must be at most ${most} with ${config.architecture.numHeads} heads, got ${config.numPrototypes}.`);
 }
 
 /** Rows and columns of tokens. */

@@ -11,9 +11,11 @@
  * Source: INP-Former (CVPR 2025) section 3; models/uad.py, models/vision_transformer.py of luow23/INP-Former.
  */
 import { scope, type Tensor } from '../graph/tensor.ts';
-import { add, channels, gelu, layerNorm, linear, meanOf, prototypeAttention, repeatBatch, softmaxAttention } from '../ops/index.ts';
+import {
+  add, channels, foldedAttention, foldPrototypes, gelu, layerNorm, linear, meanOf, repeatBatch, softmaxAttention, stackedLayerNorm, stackedLinear, unstack,
+} from '../ops/index.ts';
 import { headEpsilon, type DetectorConfig } from './config.ts';
-import type { ParameterLeaves } from './parameters.ts';
+import { decoderRuns, type DecoderRun, type ParameterLeaves, type StackedKind } from './parameters.ts';
 
 export interface Reconstruction {
   /** P [B, M, C]: the image's normal prototypes. */
@@ -39,10 +41,11 @@ type Get = (name: string) => Tensor;
 export function reconstruct(x: Tensor, p: ParameterLeaves, config: DetectorConfig): Reconstruction {
   const prototypes = extractPrototypes(x, p, config);
   const bottleneck = scope('bottleneck', () => mlp(x, (name) => p.get(`bottleneck.0.${name}`)));
+  const memories = decoderRuns(config).flatMap((run) => prototypeMemories(prototypes, run, p, config));
   const decoder: DecoderBlock[] = [];
-  for (let i = 0; i < config.decoderDepth; i++) {
+  for (const [i, memory] of memories.entries()) {
     const y = decoder.at(-1)?.output ?? bottleneck;
-    decoder.push(scope(`decoder.${i}`, () => decoderBlock(y, prototypes, (name) => p.get(`decoder.${i}.${name}`), config)));
+    decoder.push(scope(`decoder.${i}`, () => decoderBlock(y, memory, (name) => p.get(`decoder.${i}.${name}`), config)));
   }
   const reversed = decoder.map((block) => block.output).reverse();
   const groups = scope('decoder', () => config.decoderGroups.map((group) => meanOf(group.map((i) => reversed[i]!))));
@@ -67,14 +70,31 @@ export function extractPrototypes(x: Tensor, p: ParameterLeaves, config: Detecto
   return t;
 }
 
-function decoderBlock(y: Tensor, prototypes: Tensor, get: Get, config: DetectorConfig): DecoderBlock {
-  const { width: c, numHeads } = config.architecture;
-  const query = dense(norm(y, get, 'norm1'), get, 'attn.q');
-  const keyValue = dense(norm(prototypes, get, 'norm1'), get, 'attn.kv');
-  const gathered = prototypeAttention({
-    query: channels(query), key: channels(keyValue, 0, c), value: channels(keyValue, c, c), learnScale: get('attn.learn_scale'), numHeads,
+/** What a decoder block's attention knows of the prototypes: their keys and values, and both as the folded attention takes them. */
+interface PrototypeMemory {
+  readonly keyValue: Tensor;
+  readonly keys: Tensor;
+  readonly projected: Tensor;
+}
+
+/**
+ * The prototypes' side of a run of decoder blocks, all in the same few kernels. The attention's output projection is taken
+ * to the prototypes, A (V W_o) for (A V) W_o: they are few, so that this is cheaper, forward and backward.
+ */
+function prototypeMemories(prototypes: Tensor, { stacks, blocks }: DecoderRun, p: ParameterLeaves, { architecture: { width: c, numHeads } }: DetectorConfig): PrototypeMemory[] {
+  const stack = (kind: StackedKind) => p.stack(stacks[kind]);
+  return scope('prototypes', () => {
+    const normed = stackedLayerNorm(prototypes, stack('norm1.weight'), stack('norm1.bias'), headEpsilon);
+    const keyValue = stackedLinear(normed, stack('attn.kv.weight'), stack('attn.kv.bias'), 2 * c);
+    const folded = foldPrototypes({ keyValue, learnScale: stack('attn.learn_scale'), weight: stack('attn.proj.weight'), bias: stack('attn.proj.bias'), numHeads });
+    const [pairs, keys, projected] = [keyValue, folded.keys, folded.projected].map((t) => unstack(t)) as [Tensor[], Tensor[], Tensor[]];
+    return blocks.map((_, i) => ({ keyValue: pairs[i]!, keys: keys[i]!, projected: projected[i]! }));
   });
-  const attended = dense(gathered, get, 'attn.proj');
+}
+
+function decoderBlock(y: Tensor, { keyValue, keys, projected }: PrototypeMemory, get: Get, { architecture: { numHeads } }: DetectorConfig): DecoderBlock {
+  const query = dense(norm(y, get, 'norm1'), get, 'attn.q');
+  const attended = foldedAttention({ query, keys, projected, numHeads });
   const output = add(attended, mlp(norm(attended, get, 'norm2'), (name) => get(`mlp.${name}`)));
   return { query, keyValue, attended, output };
 }

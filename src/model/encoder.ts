@@ -13,7 +13,7 @@ import {
 } from '../ops/index.ts';
 import type { EncoderWeights } from '../weights/encoder.ts';
 import { encoderEpsilon, groupsPartitionTaps, tokenGrid, type DetectorConfig } from './config.ts';
-import { ParameterLeaves } from './parameters.ts';
+import { ParameterLeaves, type Precision } from './parameters.ts';
 
 export const encoderPrefix = 'encoder.';
 
@@ -48,8 +48,8 @@ export function encoderShapes(config: DetectorConfig): Map<string, Shape> {
 }
 
 /** The graph from normalised images [B, 3, H, W] to features. */
-export function encode(image: Tensor, config: DetectorConfig): EncoderFeatures {
-  const p = new ParameterLeaves(encoderShapes(config), encoderPrefix);
+export function encode(image: Tensor, config: DetectorConfig, precision?: Precision): EncoderFeatures {
+  const p = new ParameterLeaves(encoderShapes(config), encoderPrefix, precision && { precision });
   const { architecture } = config;
   const patches = patchEmbedding(image, p.get('patch.weight'), p.get('patch.bias'));
   const tokens = assembleTokens(patches, p.get('cls'), architecture.numRegisters > 0 ? p.get('registers') : undefined, p.get('position'));

@@ -6,13 +6,13 @@ import { UsageError } from '../errors.ts';
 import { layoutFor } from '../gpu/memory.ts';
 import type { Target } from '../gpu/target.ts';
 import { differentiate } from '../graph/autograd.ts';
-import { constant, input, parameter, scope, sizeOf, type Tensor } from '../graph/tensor.ts';
+import { constant, input, parameter, scope, type Tensor } from '../graph/tensor.ts';
 import { add, coherence, gradientNorm, miningCosineLoss, pack, scale, stableAdamW, sum, type Segment } from '../ops/index.ts';
 import { groupsPartitionTaps, tokenGrid, type DetectorConfig } from './config.ts';
 import { encode, fuseGroups, type EncoderFeatures } from './encoder.ts';
 import { reconstruct, type Reconstruction } from './detector.ts';
 import { imagesLeaf } from './image-stage.ts';
-import { ParameterLeaves, trainablePrefix, trainableShapes } from './parameters.ts';
+import { trainableItems, trainableLeaves, trainablePrefix, type ParameterLeaves, type Precision } from './parameters.ts';
 import { defaultMapSize, scoreReconstruction, scoreTokenMaps, type Scoring } from './scoring.ts';
 
 /** What the encoder gives per image and training needs again: en_g of each group, and x where the groups don't determine it. */
@@ -27,8 +27,8 @@ export function featureCount(config: DetectorConfig): number {
 }
 
 /** From `images` to the cached features `features.0`, `features.1`, .. [B, N, C]. */
-export function encodingGraph(config: DetectorConfig, batchSize: number): Record<string, Tensor> {
-  const features = encode(imagesLeaf(batchSize, config.crop), config);
+export function encodingGraph(config: DetectorConfig, batchSize: number, precision?: Precision): Record<string, Tensor> {
+  const features = encode(imagesLeaf(batchSize, config.crop), config, precision);
   return Object.fromEntries(cachedFeatures(features, config).map((t, i) => [`features.${i}`, t]));
 }
 
@@ -39,9 +39,9 @@ export interface InspectionGraph {
 }
 
 /** From `images` [B, 3, H, W] to anomaly maps and scores. */
-export function inspectionGraph(image: Tensor, config: DetectorConfig, mapSize = defaultMapSize): InspectionGraph {
-  const features = encode(image, config);
-  const reconstruction = reconstruct(features.fused, new ParameterLeaves(trainableShapes(config), trainablePrefix), config);
+export function inspectionGraph(image: Tensor, config: DetectorConfig, mapSize = defaultMapSize, precision?: Precision): InspectionGraph {
+  const features = encode(image, config, precision);
+  const reconstruction = reconstruct(features.fused, trainableLeaves(config, precision), config);
   return { features, reconstruction, scoring: scoreReconstruction(features.groups, reconstruction.groups, config, mapSize) };
 }
 
@@ -90,25 +90,33 @@ export function trainingObjective(
   });
 }
 
+/** The gradient of the loss by each trained tensor's leaf: a stack's, [rows, stride], or a single tensor's, by the leaf's name. */
+export function leafGradients(loss: Tensor, p: ParameterLeaves): Map<string, Tensor> {
+  const one = constant('one', [1], Float32Array.of(1));
+  const leaves = p.all();
+  const found = scope('backward', () => differentiate([{ tensor: loss, gradient: one }], leaves, add));
+  return new Map(leaves.map((leaf, i) => [leaf.name, found[i]!]));
+}
+
 /** How the trained tensors lie in flat groups, each bound as a whole by the optimiser: like {@link DeviceMemory} lays them out. */
 export interface FlatGroup {
   readonly names: readonly string[];
   readonly segments: readonly Segment[];
+  /** Stacks, and tensors that are in none, by their leaves' names, with their offsets: what the gradients come in. */
+  readonly leaves: readonly { name: string; offset: number }[];
   /** Elements, padding included. */
   readonly total: number;
 }
 
-export function trainableSizes(config: DetectorConfig): [string, number][] {
-  return [...trainableShapes(config)].map(([name, shape]) => [trainablePrefix + name, sizeOf(shape) * 4]);
-}
-
 export function flatGroups(config: DetectorConfig, target: Target): FlatGroup[] {
-  const { places, buffers } = layoutFor(target, trainableSizes(config));
+  const { places, buffers } = layoutFor(target, trainableItems(config));
   return buffers.map((bytes, b) => {
-    const members = places.filter((p) => p.buffer === b);
+    const inGroup = places.filter((p) => p.buffer === b);
+    const tensors = inGroup.filter((p) => p.kind !== 'stack');
     return {
-      names: members.map((m) => m.name.slice(trainablePrefix.length)),
-      segments: members.map((m) => ({ offset: m.offset / 4, length: m.bytes / 4 })),
+      names: tensors.map((m) => m.name.slice(trainablePrefix.length)),
+      segments: tensors.map((m) => ({ offset: m.offset / 4, length: m.bytes / 4 })),
+      leaves: inGroup.filter((p) => p.kind !== 'row').map(({ name, offset }) => ({ name, offset: offset / 4 })),
       total: bytes / 4,
     };
   });
@@ -156,16 +164,12 @@ export function trainingGraph(config: DetectorConfig, batchSize: number, target:
     const groups = config.encoderGroups.map((_, g) => leaf(g));
     return { groups, fused: partition ? fuseGroups(groups, config) : leaf(groups.length) };
   });
-  const p = new ParameterLeaves(trainableShapes(config), trainablePrefix);
+  const p = trainableLeaves(config);
   const objective = trainingObjective(features, p, config, options);
-
-  const names = [...trainableShapes(config).keys()];
-  const one = constant('one', [1], Float32Array.of(1));
-  const found = scope('backward', () => differentiate([{ tensor: objective.loss, gradient: one }], names.map((n) => p.get(n)), add));
-  const gradients = new Map(names.map((name, i) => [name, found[i]!]));
+  const ofLeaves = leafGradients(objective.loss, p);
 
   const groups = flatGroups(config, target);
-  const flat = groups.map((group) => pack(group.names.map((n) => gradients.get(n)!), group.segments.map((s) => s.offset), group.total));
+  const flat = groups.map((group) => pack(group.leaves.map(({ name }) => ofLeaves.get(name)!), group.leaves.map(({ offset }) => offset), group.total));
   const norm = gradientNorm(groups.map((group, i) => ({ gradients: flat[i]!, segments: group.segments })));
   const schedule = input('schedule', [4]);
   const updates = groups.map((group, i) => {
@@ -175,5 +179,5 @@ export function trainingGraph(config: DetectorConfig, batchSize: number, target:
       gradients: flat[i]!, norm, schedule,
     }, { segments: group.segments }));
   });
-  return { slices, groups, objective, gradients, norm, updates };
+  return { slices, groups, objective, gradients: p.byName((leaf) => ofLeaves.get(leaf.name)!), norm, updates };
 }

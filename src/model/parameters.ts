@@ -1,27 +1,85 @@
 /**
- * The leaves of a graph that stand for persistent tensors: each made once, by name, with its shape from a table.
+ * The leaves of a graph that stand for persistent tensors: each made once, by name, with its shape from a table. Some of
+ * the decoder blocks' tensors lie in stacks, a row a block, because the graph works on all blocks at once with them.
  */
 import { UsageError } from '../errors.ts';
-import { parameter, type Shape, type Tensor } from '../graph/tensor.ts';
+import { roundUp } from '../gpu/target.ts';
+import type { MemoryItem } from '../gpu/memory.ts';
+import { dataBytesOf, parameter, sizeOf, type DataType, type Shape, type Tensor } from '../graph/tensor.ts';
+import { segmentAlignment, unstack } from '../ops/index.ts';
 import type { DetectorConfig } from './config.ts';
+
+/** Tensors of one shape, one after another at equal distances: [members, stride], each row beginning with a member. */
+export interface ParameterStack {
+  readonly name: string;
+  readonly members: readonly string[];
+  /** Elements. */
+  readonly stride: number;
+}
+
+/** How the weights of linear layers are stored on the GPU; everything is computed in f32. */
+export type Precision = 'f32' | 'f16';
+
+/** Matrices are what fills memory and its bandwidth. Those in stacks are small work, and stay f32. */
+export function dtypeAt(precision: Precision, name: string): DataType {
+  const isMatrix = /(^|\.)(qkv|proj|fc1|fc2|q|kv)\.weight$/.test(name) && !/^decoder\..*\.attn\.(kv|proj)\./.test(name);
+  return precision === 'f16' && isMatrix ? 'f16' : 'f32';
+}
 
 export class ParameterLeaves {
   private readonly shapes: ReadonlyMap<string, Shape>;
   private readonly prefix: string;
+  private readonly stacks: readonly ParameterStack[];
+  private readonly dtypeOf: (name: string) => DataType;
   private readonly leaves = new Map<string, Tensor>();
+  private readonly rows = new Map<string, Tensor>();
 
   /** @param prefix what the leaves' names start with, so that two tables can't collide in one graph */
-  constructor(shapes: ReadonlyMap<string, Shape>, prefix: string) {
+  constructor(shapes: ReadonlyMap<string, Shape>, prefix: string, { stacks = [], precision = 'f32' }: { stacks?: readonly ParameterStack[]; precision?: Precision } = {}) {
+    this.dtypeOf = (name) => dtypeAt(precision, name);
     this.shapes = shapes;
     this.prefix = prefix;
+    this.stacks = stacks;
   }
 
+  /** The tensor of this name: a leaf, or a row of a stack. */
   get(name: string): Tensor {
+    const stack = this.stacks.find(({ members }) => members.includes(name));
+    if (!stack) return this.leaf(name, this.shapeOf(name));
+    if (!this.rows.has(name)) unstack(this.stack(stack), this.shapeOf(name)).forEach((row, i) => this.rows.set(stack.members[i]!, row));
+    return this.rows.get(name)!;
+  }
+
+  /** Every leaf: the stacks and the tensors that are in none. */
+  all(): Tensor[] {
+    const stacked = new Set(this.stacks.flatMap(({ members }) => members));
+    return [...this.stacks.map((stack) => this.stack(stack)), ...[...this.shapes.keys()].filter((name) => !stacked.has(name)).map((name) => this.get(name))];
+  }
+
+  /** The leaf that is a stack, [members, stride]. */
+  stack({ name, members, stride }: ParameterStack): Tensor {
+    return this.leaf(name, [members.length, stride]);
+  }
+
+  /** Tensors by name, given one for each leaf: those of a stack are its rows. */
+  byName(ofLeaf: (leaf: Tensor) => Tensor): Map<string, Tensor> {
+    const stacked = new Map(this.stacks.flatMap((stack) => {
+      const rows = unstack(ofLeaf(this.stack(stack)), this.shapeOf(stack.members[0]!));
+      return stack.members.map((name, i) => [name, rows[i]!] as const);
+    }));
+    return new Map([...this.shapes.keys()].map((name) => [name, stacked.get(name) ?? ofLeaf(this.get(name))]));
+  }
+
+  private shapeOf(name: string): Shape {
+    const shape = this.shapes.get(name);
+    if (!shape) throw new UsageError(`The model has no parameter ${name}.`);
+    return shape;
+  }
+
+  private leaf(name: string, shape: Shape): Tensor {
     let leaf = this.leaves.get(name);
     if (!leaf) {
-      const shape = this.shapes.get(name);
-      if (!shape) throw new UsageError(`The model has no parameter ${name}.`);
-      leaf = parameter(`${this.prefix}${name}`, shape);
+      leaf = parameter(`${this.prefix}${name}`, shape, this.dtypeOf(name));
       this.leaves.set(name, leaf);
     }
     return leaf;
@@ -63,4 +121,52 @@ export function trainableShapes(config: DetectorConfig): Map<string, Shape> {
   mlp('bottleneck.0');
   for (let i = 0; i < config.decoderDepth; i++) block(`decoder.${i}`, true);
   return shapes;
+}
+
+/** What the prototypes' side of a decoder block needs: the parts of a block that are stacked. */
+const stackedKinds = ['norm1.weight', 'norm1.bias', 'attn.learn_scale', 'attn.kv.weight', 'attn.kv.bias', 'attn.proj.weight', 'attn.proj.bias'] as const;
+export type StackedKind = (typeof stackedKinds)[number];
+
+/** The binding that every WebGPU implementation allows: a stack must not be longer. */
+const longestStack = 128 * 1024 * 1024;
+
+/** Consecutive decoder blocks whose prototypes' sides are computed together, with the stacks of their tensors. */
+export interface DecoderRun {
+  readonly blocks: readonly number[];
+  readonly stacks: Readonly<Record<StackedKind, ParameterStack>>;
+}
+
+/** All blocks in one run, unless a stack of their tensors would be too long to be bound. */
+export function decoderRuns(config: DetectorConfig): DecoderRun[] {
+  const shapes = trainableShapes(config);
+  const stride = (kind: StackedKind): number => roundUp(sizeOf(shapes.get(`decoder.0.${kind}`)!), segmentAlignment);
+  const longest = Math.max(...stackedKinds.map(stride)) * 4;
+  const count = Math.ceil(config.decoderDepth / Math.max(1, Math.floor(longestStack / longest)));
+  return Array.from({ length: count }, (_, r) => {
+    const [first, end] = [r, r + 1].map((n) => Math.floor((n * config.decoderDepth) / count)) as [number, number];
+    const blocks = Array.from({ length: end - first }, (_, i) => first + i);
+    const stackOf = (kind: StackedKind): ParameterStack => ({
+      name: `decoder.${first}-${end - 1}.${kind}`, members: blocks.map((i) => `decoder.${i}.${kind}`), stride: stride(kind),
+    });
+    return { blocks, stacks: Object.fromEntries(stackedKinds.map((kind) => [kind, stackOf(kind)])) as Record<StackedKind, ParameterStack> };
+  });
+}
+
+const trainableStacks = (config: DetectorConfig): ParameterStack[] => decoderRuns(config).flatMap(({ stacks }) => Object.values(stacks));
+
+/** The leaves of a graph for the trained tensors; f16 is for inspection alone. */
+export function trainableLeaves(config: DetectorConfig, precision?: Precision): ParameterLeaves {
+  return new ParameterLeaves(trainableShapes(config), trainablePrefix, { stacks: trainableStacks(config), ...(precision && { precision }) });
+}
+
+/** How the trained tensors lie in memory: in the order of their names, a stack where its first member would be. */
+export function trainableItems(config: DetectorConfig, precision: Precision = 'f32'): MemoryItem[] {
+  const shapes = trainableShapes(config);
+  const stacks = trainableStacks(config);
+  const item = (name: string): [string, number] => [trainablePrefix + name, dataBytesOf({ shape: shapes.get(name)!, dtype: dtypeAt(precision, name) })];
+  return [...shapes.keys()].flatMap((name): MemoryItem[] => {
+    const stack = stacks.find(({ members }) => members.includes(name));
+    if (!stack) return [item(name)];
+    return stack.members[0] === name ? [[trainablePrefix + stack.name, stack.members.length * stack.stride * 4, stack.members.map(item)]] : [];
+  });
 }

@@ -6,15 +6,16 @@
  * Source: cal_anomaly_maps and the evaluation loop of the reference's utils.py.
  */
 import { scope, type Tensor } from '../graph/tensor.ts';
-import { cosineMap, gaussianBlur, meanOf, resample2d, reshape, topMean } from '../ops/index.ts';
+import { composeTaps, cosineMap, gaussianWeights, meanOf, resample2d, resampleBy, resampleTaps, reshape, topMean, windowTaps } from '../ops/index.ts';
 import { tokenGrid, type DetectorConfig } from './config.ts';
 
 export interface Scoring {
   /** 1 - cos per token, [B, N], of each group. */
   readonly tokenMaps: readonly Tensor[];
-  /** The maps' mean at the crop's size [B, H, W], at the map size, and blurred [B, S, S]. */
+  /** The maps' mean at the crop's size [B, H, W], and at the map size: only steps on the way, which the map takes at once. */
   readonly upsampled: Tensor;
   readonly resized: Tensor;
+  /** [B, S, S], blurred */
   readonly map: Tensor;
   /** [B] */
   readonly score: Tensor;
@@ -35,7 +36,11 @@ export function scoreTokenMaps(tokenMaps: readonly Tensor[], config: DetectorCon
   const average = tokenMaps.length === 1 ? tokenMaps[0]! : meanOf(tokenMaps);
   const upsampled = resample2d(reshape(average, [batch, rows, columns]), { outHeight: config.crop.height, outWidth: config.crop.width, kind: 'bilinear-align-corners' });
   const resized = resample2d(upsampled, { outHeight: mapSize, outWidth: mapSize, kind: 'bilinear' });
-  const map = gaussianBlur(resized, { size: 5, sigma: 4 });
+  // All of it is linear and separable: one table an axis, computed in f64, does it at once.
+  const wholeWay = (tokens: number, side: number) => composeTaps(
+    resampleTaps('bilinear-align-corners', tokens, side), resampleTaps('bilinear', side, mapSize), windowTaps(gaussianWeights({ size: 5, sigma: 4 }), mapSize),
+  );
+  const map = resampleBy(reshape(average, [batch, rows, columns]), { vertical: wholeWay(rows, config.crop.height), horizontal: wholeWay(columns, config.crop.width) });
   const score = topMean(reshape(map, [batch, mapSize * mapSize]), { fraction: 0.01 });
   return { tokenMaps, upsampled, resized, map, score };
 }

@@ -2,9 +2,9 @@
  * The command line `inp-former`: arguments, help and exit codes. What a command needs (the engine, image decoding) is
  * loaded when it runs, so that help is instant and needs nothing installed. Exit codes: 0 done, 1 failed, 2 wrong usage.
  */
-import { createRequire } from 'node:module';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { AbortedError, InpFormerError, UsageError } from '../errors.ts';
+import { version } from '../version.ts';
 import { DEFAULT_ENCODER } from '../weights/catalog.ts';
 import { adapterChoices } from './adapter.ts';
 import { CommandContext, errorRecord, type CliIo, type CommonOptions } from './commands/context.ts';
@@ -74,7 +74,7 @@ type Execute = (run: (context: CommandContext) => Promise<number>) => Promise<vo
 function createProgram(io: CliIo, execute: Execute): Command {
   const program = new Command('inp-former')
     .description('Train INP-Former on images of normal things, then find what is wrong in others. Runs on WebGPU.')
-    .version(packageVersion())
+    .version(version)
     .configureOutput({ writeOut: (text) => io.stdout.write(text), writeErr: (text) => io.stderr.write(text) })
     .showHelpAfterError('(inp-former --help lists all options.)')
     .exitOverride()
@@ -91,6 +91,7 @@ Example:
   const adapterOption = () => new Option('--adapter <name>', 'what computes').choices(adapterChoices).default('auto');
   const modelOption = ['--model <file>', 'model file that `train` wrote'] as const;
   const encoderOfModel = ['--encoder <name|path>', 'the encoder that the model was trained with, if it is not found by itself'] as const;
+  const precisionOption = () => new Option('--precision <name>', 'how weights are stored on the GPU; f16 halves their memory, where the adapter has it').choices(['f32', 'f16']).default('f32');
   const batchOption = () => new Option('--batch-size <n>', 'images at a time').argParser(positiveInteger).default(8);
 
   command('train', 'train on a folder of normal images, or on train/good of an MVTec-style folder')
@@ -106,6 +107,8 @@ Example:
     .option('--limit <n>', 'train on the first n images in name order; the threshold then comes from the others', positiveInteger)
     .option('--seed <n>', 'same seed, same model, bit for bit', nonNegativeInteger, 1)
     .option('--resume', 'go on from <file>.checkpoint')
+    .option('--tune', 'first measure which kernels are fastest here, and keep it: done by default on GPUs (--no-tune), not on software adapters')
+    .addOption(new Option('--no-tune').hideHelp())
     .option('--skip-unreadable', 'leave out images that cannot be read, instead of stopping')
     .addOption(adapterOption())
     .action((options) => execute(async (context) => (await import('./commands/train.ts')).train(options, context)));
@@ -117,6 +120,7 @@ Example:
     .option('--threshold <t>', 'score above which an image is defective, in place of the calibrated one', finiteNumber)
     .option(...encoderOfModel)
     .addOption(batchOption())
+    .addOption(precisionOption())
     .addOption(adapterOption())
     .addHelpText('after', '\nAn image that cannot be read is reported and skipped; the exit code is then 1, with the results of the others in place.\nA defective image is a result, not a failure: it does not change the exit code.')
     .action((images, options) => execute(async (context) => (await import('./commands/inspect.ts')).inspect(images, options, context)));
@@ -129,8 +133,17 @@ Example:
     .option('--skip-unreadable', 'leave out images that cannot be read, instead of stopping')
     .option(...encoderOfModel)
     .addOption(batchOption())
+    .addOption(precisionOption())
     .addOption(adapterOption())
     .action((options) => execute(async (context) => (await import('./commands/evaluate.ts')).evaluate(options, context)));
+
+  command('export', 'write a model, with its encoder and the scoring, as one file for other runtimes; needs no GPU')
+    .requiredOption(...modelOption)
+    .requiredOption('--out <file>', 'file to write')
+    .addOption(new Option('--format <name>', 'what to write').choices(['onnx']).default('onnx'))
+    .option('--batch-size <n>', 'fix the number of images a run, for runtimes that need it; it is open otherwise', positiveInteger)
+    .option(...encoderOfModel)
+    .action((options) => execute(async (context) => (await import('./commands/export.ts')).exportModel(options, context)));
 
   command('plan', 'what a run would cost: kernels, operations, memory; needs no GPU')
     .option('--encoder <name|path>', 'encoder: tiny, dinov2-small, -base, -large, each also -with-registers, or a file', DEFAULT_ENCODER)
@@ -145,10 +158,6 @@ Example:
     .action((options: CommonOptions) => execute(async (context) => (await import('./commands/info.ts')).info(options, context)));
 
   return program;
-}
-
-function packageVersion(): string {
-  return (createRequire(import.meta.url)('inp-former-webgpu/package.json') as { version: string }).version;
 }
 
 function positiveInteger(text: string): number {

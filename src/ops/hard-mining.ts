@@ -10,7 +10,7 @@ import type { Operation } from '../graph/operation.ts';
 import { apply, sizeOf, type Tensor, type TensorSpec } from '../graph/tensor.ts';
 import { add } from './add.ts';
 import { mean, meanOverAll, sum } from './sum.ts';
-import { cosineDistance, cosineMap, tokenCosine, vectorCosine } from './token-cosine.ts';
+import { cosineMap, tokenCosine, vectorCosine } from './token-cosine.ts';
 
 /** Keeps 0 / 0 finite where encoder and decoder agree everywhere; far below any mean that rounding leaves. */
 const meanFloor = 1e-30;
@@ -39,7 +39,7 @@ export const powerOfRatioOperation: Operation<{ power: number }> = {
 /** Identity of x [B, N, K]; its gradient is multiplied by factor [B, N]. */
 export const scaleTokenGradientOperation: Operation<null> = {
   name: 'scaleTokenGradient',
-  alias: true,
+  alias: () => [0],
   outputs: ([x, factor]) => [{ shape: checkFactor('scaleTokenGradient', x!, factor!), dtype: 'f32' }],
   kernels: () => [],
   gradient: ({ inputs: [, factor], outputGradients: [g] }) => [scaleTokens(g!, factor!), undefined],
@@ -96,8 +96,9 @@ export function hardMiningFactor(en: Tensor, de: Tensor, options: { power: numbe
  * @param slices en (detached, no gradient wanted) and de [B_i, N, C] of each slice of the batch, for one feature group
  */
 export function miningCosineLoss(slices: readonly { en: Tensor; de: Tensor }[], options: { power: number } = { power: 3 }): Tensor {
-  const dots = slices.map(({ en, de }) => tokenCosine(en, de));
-  const maps = dots.map(cosineDistance);
+  const cosines = slices.map(({ en, de }) => tokenCosine(en, de));
+  const dots = cosines.map((c) => c.dots);
+  const maps = cosines.map((c) => c.distance);
   const average = meanOverAll(maps);
   const images = dots.reduce((total, d) => total + d.shape[0]!, 0);
   return dots

@@ -1,20 +1,34 @@
 /**
  * y = (x - mean) / sqrt(var + eps) * weight + bias over the last dimension (biased variance). The backward keeps the
- * row's mean and scale; weight and bias gradients are column sums.
+ * row's mean and scale; weight and bias gradients are column sums. A stack of norms, each with its own weight and bias,
+ * of one x shares mean and scale.
  */
 import { layerNormInputGradientKernel, layerNormKernel, layerNormWeightGradientKernel } from '../../shaders/layer-norm.wgsl.ts';
+import { sumRowsKernel } from '../../shaders/sum-rows.wgsl.ts';
 import { UsageError } from '../errors.ts';
-import type { Operation, ReferenceArray } from '../graph/operation.ts';
-import { apply, sizeOf, type Tensor, type TensorSpec } from '../graph/tensor.ts';
-import { sumRows, sumRowsChunk, sumRowsDispatches } from './sum-rows.ts';
+import type { Epilogue, Operation, ReferenceArray } from '../graph/operation.ts';
+import { apply, sizeOf, type Shape, type Tensor, type TensorSpec } from '../graph/tensor.ts';
+import { sumRowsChunk } from './sum-rows.ts';
 
-interface Attributes {
+interface StackAttributes {
+  /** Norms of one x; undefined where there is no stack but one norm. */
+  readonly stack?: number;
+}
+interface Attributes extends StackAttributes {
   readonly epsilon: number;
 }
 
-function rowsOf(x: TensorSpec): { rows: number; columns: number } {
+interface Layout {
+  readonly stack: number;
+  readonly rows: number;
+  readonly columns: number;
+  /** Elements from one norm's weight to the next one's. */
+  readonly stride: number;
+}
+
+function layoutOf(x: TensorSpec, weight: Pick<TensorSpec, 'shape'>, { stack = 1 }: StackAttributes): Layout {
   const columns = x.shape.at(-1)!;
-  return { rows: sizeOf(x.shape) / columns, columns };
+  return { rows: sizeOf(x.shape) / columns, columns, stack, stride: sizeOf(weight.shape) / stack };
 }
 
 function statisticsOf(x: ReferenceArray, columns: number, epsilon: number): { mean: number; scale: number }[] {
@@ -26,84 +40,114 @@ function statisticsOf(x: ReferenceArray, columns: number, epsilon: number): { me
   });
 }
 
-/** Outputs y and the statistics [rows, 2] that the backward reads. */
+/** Outputs y, with a stack [stack, ..x], and the statistics [rows, 2] that the backward reads. */
 export const layerNormOperation: Operation<Attributes> = {
   name: 'layerNorm',
-  outputs([x, weight, bias]) {
-    const { rows, columns } = rowsOf(x!);
-    if (sizeOf(weight!.shape) !== columns || sizeOf(bias!.shape) !== columns) {
-      throw new UsageError(`layerNorm: weight [${weight!.shape.join(', ')}] and bias [${bias!.shape.join(', ')}] must have ${columns} elements.`);
+  isCheap: true,
+  outputs([x, weight, bias], attributes) {
+    const { rows, columns, stack, stride } = layoutOf(x!, weight!, attributes);
+    for (const [name, t] of [['weight', weight], ['bias', bias]] as const) {
+      const fits = attributes.stack === undefined ? sizeOf(t!.shape) === columns : t!.shape[0] === stack && sizeOf(t!.shape) === stack * stride && stride >= columns;
+      if (!fits) throw new UsageError(`layerNorm: the ${name} has shape [${t!.shape.join(', ')}], expected ${attributes.stack === undefined ? `[${columns}]` : `[${stack}, at least ${columns}]`}.`);
     }
-    return [{ shape: x!.shape, dtype: 'f32' }, { shape: [rows, 2], dtype: 'f32' }];
+    return [{ shape: attributes.stack === undefined ? x!.shape : [stack, ...x!.shape], dtype: 'f32' }, { shape: [rows, 2], dtype: 'f32' }];
   },
-  kernels({ inputs: [x], attributes: { epsilon }, target, read, write }) {
-    const shape = rowsOf(x!);
-    const size = shape.rows * shape.columns;
-    const { source, workgroups } = layerNormKernel({ ...shape, label: `layerNorm ${shape.rows}x${shape.columns}`, epsilon, keepStatistics: true, target });
-    return [{ kernel: source, workgroups, bindings: [read(0), read(1), read(2), write(0), write(1)], flops: 8 * size, bytes: 4 * (2 * size + 2 * shape.columns + 2 * shape.rows) }];
+  kernels({ inputs: [x, weight], attributes, target, read, write }) {
+    const layout = layoutOf(x!, weight!, attributes);
+    const { rows, columns, stack } = layout;
+    const { source, workgroups } = layerNormKernel({ ...layout, label: `layerNorm ${labelOf(layout)}`, epsilon: attributes.epsilon, target });
+    return [{
+      kernel: source, workgroups, bindings: [read(0), read(1), read(2), write(0), write(1)],
+      flops: (5 + 3 * stack) * rows * columns, bytes: 4 * ((1 + stack) * rows * columns + 2 * stack * columns + 2 * rows),
+    }];
   },
-  gradient({ inputs: [x, weight], outputs: [, statistics], outputGradients: [g], needs }) {
-    return [
-      needs[0] ? apply(layerNormInputGradientOperation, [g!, x!, weight!, statistics!], null)[0] : undefined,
-      needs[1] ? apply(layerNormWeightGradientOperation, [g!, x!, statistics!], null)[0] : undefined,
-      needs[2] ? sumRows(g!) : undefined,
-    ];
+  gradient({ inputs: [x, weight], outputs: [, statistics], attributes: { stack }, outputGradients: [g], needs }) {
+    const stacked = stack === undefined ? {} : { stack };
+    const [ofWeight, ofBias] = needs[1] || needs[2] ? apply(layerNormWeightGradientOperation, [g!, x!, statistics!], { ...stacked, shape: weight!.shape }) : [];
+    const ofInput = needs[0] ? apply(layerNormInputGradientOperation, [g!, x!, weight!, statistics!], { ...stacked, epilogues: [] })[0] : undefined;
+    return [ofInput, ofWeight, ofBias];
   },
-  reference([x, weight, bias], { inputs: [spec], attributes: { epsilon } }) {
-    const { columns } = rowsOf(spec!);
-    const rows = statisticsOf(x!, columns, epsilon);
-    const y = x!.map((v, i) => { const { mean, scale } = rows[Math.floor(i / columns)]!; return (v - mean) * scale * weight![i % columns]! + bias![i % columns]!; });
+  reference([x, weight, bias], { inputs: [spec, weightSpec], attributes }) {
+    const { columns, stack, stride } = layoutOf(spec!, weightSpec!, attributes);
+    const rows = statisticsOf(x!, columns, attributes.epsilon);
+    const y = new Float64Array(stack * x!.length);
+    y.forEach((_, at) => {
+      const [d, i] = [Math.floor(at / x!.length), at % x!.length];
+      const { mean, scale } = rows[Math.floor(i / columns)]!;
+      y[at] = (x![i]! - mean) * scale * weight![d * stride + (i % columns)]! + bias![d * stride + (i % columns)]!;
+    });
     return [y, Float64Array.from(rows.flatMap(({ mean, scale }) => [mean, scale]))];
   },
 };
 
-export const layerNormInputGradientOperation: Operation<null> = {
+const labelOf = ({ rows, columns, stack }: Layout): string => `${stack > 1 ? `${stack} x ` : ''}${rows}x${columns}`;
+
+/** Inputs: the gradient of y, x, weight, statistics, and the operands of the epilogues. */
+export const layerNormInputGradientOperation: Operation<StackAttributes & { epilogues: readonly Epilogue[] }> = {
   name: 'layerNormInputGradient',
-  outputs: ([g]) => [{ shape: g!.shape, dtype: 'f32' }],
-  kernels({ inputs: [g], target, read, write }) {
-    const shape = rowsOf(g!);
-    const size = shape.rows * shape.columns;
-    const { source, workgroups } = layerNormInputGradientKernel({ ...shape, label: `layerNorm dx ${shape.rows}x${shape.columns}`, target });
-    return [{ kernel: source, workgroups, bindings: [read(0), read(1), read(2), read(3), write(0)], flops: 14 * size, bytes: 4 * (3 * size + shape.columns + 2 * shape.rows) }];
+  outputs: ([, x]) => [{ shape: x!.shape, dtype: 'f32' }],
+  kernels({ inputs: [, x, weight, , ...operands], attributes, target, read, write }) {
+    const layout = layoutOf(x!, weight!, attributes);
+    const size = layout.rows * layout.columns;
+    const { epilogues } = attributes;
+    const { stack } = layout;
+    const { source, workgroups } = layerNormInputGradientKernel({ ...layout, label: `layerNorm dx ${labelOf(layout)}${epilogues.map((e) => ` ${e.name}`).join('')}`, epilogues, target });
+    return [{
+      kernel: source, workgroups, bindings: [read(0), read(1), read(2), read(3), ...operands.map((_, i) => read(4 + i)), write(0)],
+      flops: (11 + 3 * stack + epilogues.reduce((sum, e) => sum + e.flops, 0)) * size,
+      bytes: 4 * ((2 + stack) * size + stack * layout.columns + 2 * layout.rows + operands.reduce((sum, t) => sum + sizeOf(t.shape), 0)),
+    }];
   },
-  reference([g, x, weight, statistics], { inputs: [spec] }) {
-    const { rows, columns } = rowsOf(spec!);
-    const dx = new Float64Array(g!.length);
+  reference([g, x, weight, statistics], { inputs: [, spec, weightSpec], attributes }) {
+    const { rows, columns, stack, stride } = layoutOf(spec!, weightSpec!, attributes);
+    const dx = new Float64Array(x!.length);
     for (let r = 0; r < rows; r++) {
       const [mean, scale] = [statistics![2 * r]!, statistics![2 * r + 1]!];
-      const h = (c: number) => g![r * columns + c]! * weight![c]!;
+      const slopes = Array.from({ length: columns }, (_, c) =>
+        Array.from({ length: stack }, (_, d) => g![(d * rows + r) * columns + c]! * weight![d * stride + c]!).reduce((a, b) => a + b));
       const n = (c: number) => (x![r * columns + c]! - mean) * scale;
-      let meanH = 0;
-      let meanHN = 0;
-      for (let c = 0; c < columns; c++) { meanH += h(c) / columns; meanHN += (h(c) * n(c)) / columns; }
-      for (let c = 0; c < columns; c++) dx[r * columns + c] = scale * (h(c) - meanH - n(c) * meanHN);
+      const meanH = slopes.reduce((sum, h) => sum + h / columns, 0);
+      const meanHN = slopes.reduce((sum, h, c) => sum + (h * n(c)) / columns, 0);
+      slopes.forEach((h, c) => { dx[r * columns + c] = scale * (h - meanH - n(c) * meanHN); });
     }
     return [dx];
   },
+  withEpilogue({ attributes }, epilogue, _operand, keep) {
+    return keep ? undefined : { ...attributes, epilogues: [...attributes.epilogues, epilogue] };
+  },
 };
 
-export const layerNormWeightGradientOperation: Operation<null> = {
+/** Outputs: the gradients of weight and bias, of their shape; 0 in the gaps of a stack. */
+export const layerNormWeightGradientOperation: Operation<StackAttributes & { shape: Shape }> = {
   name: 'layerNormWeightGradient',
-  outputs: ([g]) => [{ shape: [g!.shape.at(-1)!], dtype: 'f32' }],
-  kernels({ inputs: [g], target, read, write, scratch }) {
-    const shape = rowsOf(g!);
-    const size = shape.rows * shape.columns;
-    const chunks = Math.ceil(shape.rows / sumRowsChunk);
-    const { source, workgroups } = layerNormWeightGradientKernel({ ...shape, chunk: sumRowsChunk, label: `layerNorm dw ${shape.rows}x${shape.columns}`, target });
-    const bindings = [read(0), read(1), read(2)];
-    const cost = { flops: 4 * size, bytes: 4 * (2 * size + 2 * shape.rows + chunks * shape.columns) };
-    if (chunks === 1) return [{ kernel: source, workgroups, bindings: [...bindings, write(0)], ...cost }];
-    const parts = scratch(4 * chunks * shape.columns);
+  outputs: (_, { shape }) => [{ shape, dtype: 'f32' }, { shape, dtype: 'f32' }],
+  kernels({ inputs: [, x], attributes, target, read, write, scratch }) {
+    const layout = layoutOf(x!, attributes, attributes);
+    const { rows, columns, stack, stride } = layout;
+    const chunk = sumRowsChunk(rows);
+    const chunks = Math.ceil(rows / chunk);
+    const width = stack * stride;
+    const { source, workgroups } = layerNormWeightGradientKernel({ ...layout, chunk, label: `layerNorm dw, db ${labelOf(layout)}`, target });
+    const inputs = [read(0), read(1), read(2)];
+    const cost = { flops: 5 * stack * rows * columns, bytes: 4 * ((1 + stack) * rows * columns + 2 * rows + 2 * chunks * width) };
+    if (chunks === 1) return [{ kernel: source, workgroups, bindings: [...inputs, write(0), write(1)], ...cost }];
+    const parts = [scratch(4 * chunks * width), scratch(4 * chunks * width)];
+    const sum = sumRowsKernel({ label: `layerNorm dw, db, sum of ${chunks}x${width}`, rows: chunks, columns: width, chunk: chunks, matrices: 2, target });
     return [
-      { kernel: source, workgroups, bindings: [...bindings, parts.write], ...cost },
-      ...sumRowsDispatches({ source: parts.read, rows: chunks, columns: shape.columns, result: write(0), target, scratch }),
+      { kernel: source, workgroups, bindings: [...inputs, ...parts.map((p) => p.write)], ...cost },
+      { kernel: sum.source, workgroups: sum.workgroups, bindings: [...parts.map((p) => p.read), write(0), write(1)], flops: 2 * chunks * width, bytes: 8 * (chunks + 1) * width },
     ];
   },
-  reference([g, x, statistics], { outputs: [out] }) {
-    const columns = out!.shape[0]!;
-    const dw = new Float64Array(columns);
-    g!.forEach((v, i) => { const r = Math.floor(i / columns); dw[i % columns]! += v * (x![i]! - statistics![2 * r]!) * statistics![2 * r + 1]!; });
-    return [dw];
+  reference([g, x, statistics], { inputs: [, spec], attributes }) {
+    const { rows, columns, stack, stride } = layoutOf(spec!, attributes, attributes);
+    const [dw, db] = [new Float64Array(stack * stride), new Float64Array(stack * stride)];
+    g!.forEach((slope, i) => {
+      const r = Math.floor(i / columns) % rows;
+      const to = Math.floor(i / (rows * columns)) * stride + (i % columns);
+      dw[to]! += slope * (x![r * columns + (i % columns)]! - statistics![2 * r]!) * statistics![2 * r + 1]!;
+      db[to]! += slope;
+    });
+    return [dw, db];
   },
 };
 
@@ -115,4 +159,14 @@ export const layerNormWeightGradientOperation: Operation<null> = {
  */
 export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: number): Tensor {
   return apply(layerNormOperation, [x, weight, bias], { epsilon })[0]!;
+}
+
+/**
+ * D norms of one x.
+ * @param x [.., C]
+ * @param weight, bias [D, at least C]: each row begins with a norm's C values; what follows is not read
+ * @returns [D, .., C]
+ */
+export function stackedLayerNorm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: number): Tensor {
+  return apply(layerNormOperation, [x, weight, bias], { epsilon, stack: weight.shape[0]! })[0]!;
 }

@@ -1,22 +1,31 @@
 /**
  * C = op(A) op(B) + bias, and the linear layer y = x W^T + b made of it. Its gradients are two more products,
- * dx = g W and dW = g^T x, and the column sums of g. Pointwise steps that follow are taken into the kernel.
+ * dx = g W and dW = g^T x, the latter giving db, the column sums of g, as well. Pointwise steps that follow are taken
+ * into the kernel. A stack of layers of one shape, each on its own input, is one batch of products.
  */
 import { gemmKernel, sumSplitsKernel, type GemmShape, type GemmVariant } from '../../shaders/gemm.wgsl.ts';
 import { UsageError } from '../errors.ts';
 import type { Target } from '../gpu/target.ts';
-import type { Epilogue, Operation } from '../graph/operation.ts';
-import { apply, sizeOf, type Shape, type Tensor, type TensorSpec } from '../graph/tensor.ts';
-import { sumRows } from './sum-rows.ts';
+import type { Epilogue, KernelTuning, Operation } from '../graph/operation.ts';
+import { apply, dataBytesOf, sizeOf, type Shape, type Tensor, type TensorSpec } from '../graph/tensor.ts';
 
 export interface MatmulAttributes {
   readonly transposeA: boolean;
   readonly transposeB: boolean;
-  /** The shape of C; its last dimension is the columns, the others together the rows. */
+  /** The shape of C: all products of the batch together, with gaps between them or without. */
   readonly shape: Shape;
+  /** Rows and columns of one product. */
+  readonly rows: number;
+  readonly columns: number;
+  /** Products of a batch, which may have gaps between their matrices. */
+  readonly batch?: number;
   readonly bias: boolean;
+  /** The shape of a further output, the sums of op(A)'s rows: the bias gradient, where A is the gradient of y. */
+  readonly rowSums?: Shape;
   /** Steps taken over from operations that follow; their operands are inputs after A, B and bias. */
   readonly epilogues: readonly Epilogue[];
+  /** The last output is the value before this epilogue. */
+  readonly keptBefore?: number;
   /** Instead of the variant that suits the adapter: for tests and tuning. */
   readonly variant?: GemmVariant;
   readonly splits?: number;
@@ -31,19 +40,28 @@ export const gemmVariants = {
   tiled: { kind: 'tiled', blockRows: 4, blockColumns: 4, groupRows: 16, groupColumns: 16, tileDepth: 16 },
 } as const satisfies Record<string, GemmVariant>;
 
-function shapeOf([a, b]: readonly TensorSpec[], attributes: MatmulAttributes): GemmShape {
-  const { transposeA, transposeB, shape } = attributes;
-  const columns = shape.at(-1)!;
-  const rows = sizeOf(shape) / columns;
-  const depth = transposeA ? sizeOf(a!.shape) / rows : a!.shape.at(-1)!;
-  const fits = sizeOf(a!.shape) === rows * depth && sizeOf(b!.shape) === columns * depth
-    && (transposeA ? a!.shape.at(-1) === rows : true) && b!.shape.at(-1) === (transposeB ? depth : columns);
+function shapeOf([a, b, bias]: readonly TensorSpec[], attributes: MatmulAttributes): GemmShape {
+  const { transposeA, transposeB, shape, rows, columns, batch = 1, rowSums } = attributes;
+  const stacked = attributes.batch !== undefined;
+  const stride = (t: Shape): number => sizeOf(t) / batch;
+  const strides = { a: stride(a!.shape), b: stride(b!.shape), c: stride(shape), bias: attributes.bias ? stride(bias!.shape) : columns, rowSums: rowSums ? stride(rowSums) : rows };
+  // Without a batch nothing lies between the products, so A tells how long the sums are; in a batch its last dimension does.
+  const depth = stacked && !transposeA ? a!.shape.at(-1)! : Math.floor(strides.a / rows);
+  const fits = Object.values(strides).every(Number.isInteger)
+    && (stacked || (strides.a === rows * depth && strides.b === columns * depth && strides.c === rows * columns))
+    && strides.a >= rows * depth && strides.b >= columns * depth && strides.c >= rows * columns
+    && strides.bias >= columns && strides.rowSums >= rows && depth > 0
+    && a!.shape.at(-1) === (transposeA ? rows : depth) && (stacked || b!.shape.at(-1) === (transposeB ? depth : columns));
   if (!fits) {
     throw new UsageError(
-      `matmul: A [${a!.shape.join(', ')}]${transposeA ? '^T' : ''} times B [${b!.shape.join(', ')}]${transposeB ? '^T' : ''} is not [${shape.join(', ')}].`,
+      `matmul: A [${a!.shape.join(', ')}]${transposeA ? '^T' : ''} times B [${b!.shape.join(', ')}]${transposeB ? '^T' : ''} is not [${shape.join(', ')}]`
+      + `${stacked ? `, ${batch} products of ${rows} x ${columns}` : ''}.`,
     );
   }
-  return { rows, columns, depth, transposeA, transposeB };
+  if (attributes.bias && !stacked && strides.bias !== columns) throw new UsageError(`matmul: the bias has ${sizeOf(bias!.shape)} elements, expected ${columns}.`);
+  if (a!.dtype !== 'f32' || bias?.dtype === 'f16') throw new UsageError(`matmul: A is ${a!.dtype}; only B may be f16.`);
+  if (rowSums && !transposeA) throw new UsageError('matmul: row sums are made where A is transposed.');
+  return { rows, columns, depth, transposeA, transposeB, batch, strides };
 }
 
 /** A block of 8 x 8 needs rows and columns to fill it, and takes the longest to compile. */
@@ -52,12 +70,21 @@ function variantFor({ rows, columns }: GemmShape, target: Target): GemmVariant {
   return Math.min(rows, columns) < 64 ? gemmVariants.small : gemmVariants.register;
 }
 
+/** The variants worth trying on a device of this family. All add up the products in the same order, so they give the same bits. */
+export function gemmCandidates(shape: GemmShape, target: Target): Readonly<Record<string, GemmVariant>> {
+  const fits = ([, { groupRows, groupColumns, blockRows, blockColumns, kind, tileDepth }]: [string, GemmVariant]): boolean =>
+    groupRows * groupColumns <= target.maxComputeInvocationsPerWorkgroup
+    && (kind === 'register' || 4 * tileDepth * (groupRows * blockRows + groupColumns * blockColumns) <= target.maxComputeWorkgroupStorageSize)
+    && (Math.min(shape.rows, shape.columns) >= 64 || Math.max(blockRows, blockColumns) <= 8);
+  return Object.fromEntries(Object.entries<GemmVariant>(gemmVariants).filter(fits));
+}
+
 /**
  * Few output tiles and a long sum leave most of a GPU idle: cut the sum so that there are enough workgroups. Only for
  * weight gradients: elsewhere the number of rows is the batch's, and an image's numbers must not depend on its batch.
  */
 function splitsFor(shape: GemmShape, variant: GemmVariant, target: Target): number {
-  if (!shape.transposeA) return 1;
+  if (!shape.transposeA || shape.batch > 1) return 1;
   const groups = Math.ceil(shape.rows / (variant.blockRows * variant.groupRows)) * Math.ceil(shape.columns / (variant.blockColumns * variant.groupColumns));
   const wanted = target.family === 'gpu' ? 256 : 8;
   const longest = Math.max(1, Math.floor(shape.depth / 256));
@@ -67,75 +94,124 @@ function splitsFor(shape: GemmShape, variant: GemmVariant, target: Target): numb
 export const matmulOperation: Operation<MatmulAttributes> = {
   name: 'matmul',
   outputs(inputs, attributes) {
-    const { columns } = shapeOf(inputs, attributes);
-    if (attributes.bias && sizeOf(inputs[2]!.shape) !== columns) throw new UsageError(`matmul: the bias has ${sizeOf(inputs[2]!.shape)} elements, expected ${columns}.`);
-    return [{ shape: attributes.shape, dtype: 'f32' }];
+    shapeOf(inputs, attributes);
+    return [attributes.shape, ...(attributes.rowSums ? [attributes.rowSums] : [])].map((shape) => ({ shape, dtype: 'f32' }));
   },
   kernels({ inputs, outputs, attributes, target, read, write, scratch }) {
     const shape = shapeOf(inputs, attributes);
-    const { rows, columns, depth } = shape;
-    const variant = attributes.variant ?? variantFor(shape, target);
-    const splits = attributes.splits ?? splitsFor(shape, variant, target);
+    const { rows, columns, depth, batch } = shape;
+    const { keptBefore } = attributes;
+    const preferred = variantFor(shape, target);
+    // How the sum is cut decides the bits, so it does not depend on what tuning finds.
+    const splits = attributes.splits ?? splitsFor(shape, preferred, target);
+    const rowSums = attributes.rowSums !== undefined;
+    // The bias is the first epilogue.
     const epilogues = [...(attributes.bias ? [addBias] : []), ...attributes.epilogues];
+    const kept = keptBefore === undefined ? undefined : keptBefore + epilogues.length - attributes.epilogues.length;
     const operands = inputs.slice(2).map((_, i) => read(i + 2));
+    const results = outputs.map((_, i) => write(i));
     const layout = `${shape.transposeA ? 'T' : 'N'}${shape.transposeB ? 'T' : 'N'}`;
-    const label = `gemm ${layout} ${rows}x${columns}x${depth}${epilogues.map((e) => ` ${e.name}`).join('')}`;
-    const flops = 2 * rows * columns * depth;
-    const extraFlops = epilogues.reduce((sum, e) => sum + e.flops * rows * columns, 0);
-    const bytes = 4 * inputs.reduce((sum, t) => sum + sizeOf(t.shape), 0) + 4 * sizeOf(outputs[0]!.shape);
-    if (splits === 1) {
-      const { source, workgroups } = gemmKernel({ ...shape, label, variant, splits, epilogues });
-      return [{ kernel: source, workgroups, bindings: [read(0), read(1), ...operands, write(0)], flops: flops + extraFlops, bytes }];
-    }
-    const parts = scratch(4 * splits * rows * columns);
-    const product = gemmKernel({ ...shape, label: `${label} /${splits}`, variant, splits, epilogues: [] });
-    const sum = sumSplitsKernel({ label: `${label} sum of ${splits}`, rows, columns, splits, epilogues, target });
+    const label = `gemm ${layout} ${batch > 1 ? `${batch} x ` : ''}${rows}x${columns}x${depth}${epilogues.map((e) => ` ${e.name}`).join('')}${rowSums ? ', row sums' : ''}${inputs[1]!.dtype === 'f16' ? ', f16 weights' : ''}`;
+    const key = splits > 1 ? `${label} /${splits}` : label;
+    const variant = attributes.variant ?? gemmCandidates(shape, target)[target.tuning?.get(key) ?? ''] ?? preferred;
+    const halfB = inputs[1]!.dtype === 'f16';
+    const flops = batch * (2 * rows * columns * depth + (rowSums ? rows * depth : 0));
+    const extraFlops = batch * epilogues.reduce((sum, e) => sum + e.flops * rows * columns, 0);
+    const bytes = [...inputs, ...outputs].reduce((sum, t) => sum + dataBytesOf(t), 0);
+    const product = (of: GemmVariant) => gemmKernel(splits === 1
+      ? { ...shape, label, variant: of, splits, epilogues, keptBefore: kept, rowSums, halfB }
+      : { ...shape, label: key, variant: of, splits, epilogues: [], rowSums, halfB });
+    const { source, workgroups } = product(variant);
+    const tuning: KernelTuning = {
+      key, variants: () => Object.entries(gemmCandidates(shape, target)).map(([name, candidate]) => {
+        const { source: kernel, workgroups: groups } = product(candidate);
+        return { name, kernel, workgroups: groups };
+      }),
+    };
+    if (splits === 1) return [{ kernel: source, workgroups, tuning, bindings: [read(0), read(1), ...operands, ...results], flops: flops + extraFlops, bytes }];
+    const parts = [scratch(4 * splits * rows * columns), ...(rowSums ? [scratch(4 * splits * rows)] : [])];
+    const partBytes = 4 * splits * rows * columns;
+    const sum = sumSplitsKernel({ label: `${label} sum of ${splits}`, rows, columns, splits, epilogues, keptBefore: kept, rowSums, target });
     return [
-      { kernel: product.source, workgroups: product.workgroups, bindings: [read(0), read(1), parts.write], flops, bytes: bytes + 4 * splits * rows * columns },
-      { kernel: sum.source, workgroups: sum.workgroups, bindings: [parts.read, ...operands, write(0)], flops: extraFlops + splits * rows * columns, bytes: 4 * (splits + 1) * rows * columns },
+      { kernel: source, workgroups, tuning, bindings: [read(0), read(1), ...parts.map((p) => p.write)], flops, bytes: bytes + partBytes },
+      { kernel: sum.source, workgroups: sum.workgroups, bindings: [...parts.map((p) => p.read), ...operands, ...results], flops: extraFlops + splits * rows * columns, bytes: partBytes + 4 * rows * columns },
     ];
   },
   gradient({ inputs: [a, b, bias], attributes, outputGradients: [g], needs }) {
-    if (attributes.transposeA || !attributes.transposeB) throw new UsageError('matmul: only the linear layer x W^T + b is differentiated.');
-    return [
-      needs[0] ? matmul(g!, b!, { shape: a!.shape }) : undefined,
-      needs[1] ? matmul(g!, a!, { transposeA: true, shape: b!.shape }) : undefined,
-      bias && needs[2] ? sumRows(g!) : undefined,
-    ];
+    const { transposeA, transposeB, batch, rows, columns } = attributes;
+    if (transposeA || !transposeB) throw new UsageError('matmul: only the linear layer x W^T + b is differentiated.');
+    const depth = a!.shape.at(-1)!;
+    const common = { bias: false, epilogues: [], ...(batch !== undefined && { batch }) };
+    const ofInput = needs[0] ? apply(matmulOperation, [g!, b!], { ...common, transposeA: false, transposeB: false, shape: a!.shape, rows, columns: depth })[0] : undefined;
+    if (!needs[1] && !needs[2]) return [ofInput];
+    const [ofWeight, ofBias] = apply(matmulOperation, [g!, a!], {
+      ...common, transposeA: true, transposeB: false, shape: b!.shape, rows: columns, columns: depth, ...(bias && needs[2] && { rowSums: bias.shape }),
+    });
+    return [ofInput, ofWeight, ofBias];
   },
   reference(inputs, { inputs: specs, attributes }) {
-    const { rows, columns, depth, transposeA, transposeB } = shapeOf(specs, attributes);
+    const { rows, columns, depth, transposeA, transposeB, batch, strides } = shapeOf(specs, attributes);
     const [a, b, bias] = inputs as [Float64Array, Float64Array, Float64Array | undefined];
-    const c = new Float64Array(rows * columns);
-    for (let i = 0; i < rows; i++) {
-      for (let j = 0; j < columns; j++) {
-        let sum = attributes.bias ? bias![j]! : 0;
-        for (let k = 0; k < depth; k++) sum += (transposeA ? a[k * rows + i]! : a[i * depth + k]!) * (transposeB ? b[j * depth + k]! : b[k * columns + j]!);
-        c[i * columns + j] = sum;
+    const c = new Float64Array(sizeOf(attributes.shape));
+    const sums = new Float64Array(batch * strides.rowSums);
+    for (let z = 0; z < batch; z++) {
+      for (let i = 0; i < rows; i++) {
+        const left = (k: number): number => a[z * strides.a + (transposeA ? k * rows + i : i * depth + k)]!;
+        for (let j = 0; j < columns; j++) {
+          let sum = attributes.bias ? bias![z * strides.bias + j]! : 0;
+          for (let k = 0; k < depth; k++) sum += left(k) * b[z * strides.b + (transposeB ? j * depth + k : k * columns + j)]!;
+          c[z * strides.c + i * columns + j] = sum;
+        }
+        for (let k = 0; k < depth; k++) sums[z * strides.rowSums + i]! += left(k);
       }
     }
-    return [c];
+    return attributes.rowSums ? [c, sums] : [c];
   },
-  withEpilogue({ attributes }, epilogue) {
-    return { ...attributes, epilogues: [...attributes.epilogues, epilogue] };
+  withEpilogue({ attributes }, epilogue, _operand, keep) {
+    if (attributes.batch !== undefined || (keep && attributes.keptBefore !== undefined)) return undefined;
+    return { ...attributes, epilogues: [...attributes.epilogues, epilogue], ...(keep && { keptBefore: attributes.epilogues.length }) };
   },
 };
 
+export interface MatmulTuning {
+  readonly variant?: GemmVariant;
+  readonly splits?: number;
+}
+
 /** op(A) op(B) of the given shape. A and B are taken as matrices: all but the last dimension together are the rows. */
-export function matmul(a: Tensor, b: Tensor, options: { shape: Shape; transposeA?: boolean; transposeB?: boolean; variant?: GemmVariant; splits?: number }): Tensor {
+export function matmul(a: Tensor, b: Tensor, options: { shape: Shape; transposeA?: boolean; transposeB?: boolean } & MatmulTuning): Tensor {
   const { shape, transposeA = false, transposeB = false, ...tuning } = options;
-  return apply(matmulOperation, [a, b], { transposeA, transposeB, shape, bias: false, epilogues: [], ...tuning })[0]!;
+  const columns = shape.at(-1)!;
+  return apply(matmulOperation, [a, b], { transposeA, transposeB, shape, rows: sizeOf(shape) / columns, columns, bias: false, epilogues: [], ...tuning })[0]!;
 }
 
 /**
  * y = x W^T + b.
  * @param x [.., K]
- * @param weight [N, K]
+ * @param weight [N, K], f32 or f16
  * @param bias [N]
  * @returns [.., N]
  */
-export function linear(x: Tensor, weight: Tensor, bias?: Tensor, tuning: { variant?: GemmVariant; splits?: number } = {}): Tensor {
-  const shape = [...x.shape.slice(0, -1), weight.shape[0]!];
-  const attributes: MatmulAttributes = { transposeA: false, transposeB: true, shape, bias: bias !== undefined, epilogues: [], ...tuning };
+export function linear(x: Tensor, weight: Tensor, bias?: Tensor, tuning: MatmulTuning = {}): Tensor {
+  const [columns] = weight.shape as [number];
+  const shape = [...x.shape.slice(0, -1), columns];
+  const attributes: MatmulAttributes = {
+    transposeA: false, transposeB: true, shape, rows: sizeOf(shape) / columns, columns, bias: bias !== undefined, epilogues: [], ...tuning,
+  };
   return apply(matmulOperation, bias ? [x, weight, bias] : [x, weight], attributes, 'linear')[0]!;
+}
+
+/**
+ * D linear layers of one shape, y_i = x_i W_i^T + b_i.
+ * @param x [D, .., K]
+ * @param weight [D, at least N K]: each row begins with W_i [N, K]; what follows is not read
+ * @param bias [D, at least N], likewise
+ * @param outputs N
+ * @returns [D, .., N]
+ */
+export function stackedLinear(x: Tensor, weight: Tensor, bias: Tensor, outputs: number): Tensor {
+  const shape = [...x.shape.slice(0, -1), outputs];
+  const batch = shape[0]!;
+  const attributes: MatmulAttributes = { transposeA: false, transposeB: true, shape, rows: sizeOf(shape) / batch / outputs, columns: outputs, batch, bias: true, epilogues: [] };
+  return apply(matmulOperation, [x, weight, bias], attributes, 'linear')[0]!;
 }

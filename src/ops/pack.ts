@@ -9,7 +9,7 @@ import { apply, sizeOf, type Tensor } from '../graph/tensor.ts';
 
 export const packOperation: Operation<{ offsets: readonly number[]; total: number }> = {
   name: 'pack',
-  concatenation: ({ offsets }) => offsets,
+  concatenation: (_, { offsets }) => offsets,
   outputs(inputs, { offsets, total }) {
     if (inputs.length === 0 || inputs.length !== offsets.length) throw new UsageError(`pack: ${inputs.length} tensors need as many offsets (at least one), got ${offsets.length}.`);
     let end = 0;

@@ -22,6 +22,7 @@ export interface PointwiseDefinition<A> {
 export function definePointwise<A>(d: PointwiseDefinition<A>): Operation<A> {
   return {
     name: d.name,
+    isCheap: true,
     outputs(inputs) {
       const [first] = inputs as [TensorSpec];
       inputs.forEach((t, i) => {

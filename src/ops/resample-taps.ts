@@ -101,6 +101,33 @@ export function transposeTaps(taps: TapTable): TapTable {
   return table(taps.outputSize, lists);
 }
 
+/** A symmetric window of odd length that slides over `size` places, with zeros beyond the ends. */
+export function windowTaps(window: Float64Array, size: number): TapTable {
+  const reach = (window.length - 1) / 2;
+  return table(size, Array.from({ length: size }, (_, i) =>
+    Array.from(window, (weight, t): Tap => [i + t - reach, weight]).filter(([from]) => from >= 0 && from < size)));
+}
+
+/** One table that does what these do one after another. */
+export function composeTaps(...tables: readonly [TapTable, ...TapTable[]]): TapTable {
+  return tables.reduce((first, second) => {
+    if (first.outputSize !== second.inputSize) throw new UsageError(`resample: a table of ${first.outputSize} outputs is followed by one of ${second.inputSize} inputs.`);
+    return table(first.inputSize, Array.from({ length: second.outputSize }, (_, i) => {
+      const weights = new Map<number, number>();
+      for (let s = 0; s < second.width; s++) {
+        const between = second.index[s * second.outputSize + i]!;
+        const share = second.weight[s * second.outputSize + i]!;
+        for (let t = 0; t < first.width; t++) {
+          const weight = share * first.weight[t * first.outputSize + between]!;
+          const from = first.index[t * first.outputSize + between]!;
+          if (weight !== 0) weights.set(from, (weights.get(from) ?? 0) + weight);
+        }
+      }
+      return [...weights].sort(([a], [b]) => a - b);
+    }));
+  });
+}
+
 /** Whether every output is the input of the same place. */
 export function isIdentity({ inputSize, outputSize, index, weight }: TapTable): boolean {
   return inputSize === outputSize

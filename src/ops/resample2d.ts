@@ -94,10 +94,12 @@ export function resample2d(x: Tensor, options: Resample2dOptions): Tensor {
   const height = x.shape[vertical]!;
   const width = x.shape[horizontal]!;
   if (height === outHeight && width === outWidth) return x;
-  const passes = [
-    { axis: vertical, taps: resampleTaps(kind, height, outHeight, offset) },
-    { axis: horizontal, taps: resampleTaps(kind, width, outWidth, offset) },
-  ];
-  if (outHeight * width > height * outWidth) passes.reverse();
-  return passes.reduce((y, { axis, taps }) => (isIdentity(taps) ? y : resampleAxis(y, axis, taps)), x);
+  return resampleBy(x, { vertical: resampleTaps(kind, height, outHeight, offset), horizontal: resampleTaps(kind, width, outWidth, offset) }, vertical);
+}
+
+/** As {@link resample2d}, by tables of one's own. @param axis of the height; by default the last but one */
+export function resampleBy(x: Tensor, { vertical, horizontal }: { readonly vertical: TapTable; readonly horizontal: TapTable }, axis = x.shape.length - 2): Tensor {
+  const passes = [{ axis, taps: vertical }, { axis: axis + 1, taps: horizontal }];
+  if (vertical.outputSize * horizontal.inputSize > vertical.inputSize * horizontal.outputSize) passes.reverse();
+  return passes.reduce((y, { axis: along, taps }) => (isIdentity(taps) ? y : resampleAxis(y, along, taps)), x);
 }

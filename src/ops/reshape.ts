@@ -5,7 +5,7 @@ import { apply, sizeOf, type Shape, type Tensor } from '../graph/tensor.ts';
 
 export const reshapeOperation: Operation<{ shape: Shape }> = {
   name: 'reshape',
-  alias: true,
+  alias: () => [0],
   outputs([x], { shape }) {
     if (sizeOf(x!.shape) !== sizeOf(shape)) throw new UsageError(`reshape: [${x!.shape.join(', ')}] does not fit [${shape.join(', ')}].`);
     return [{ shape, dtype: x!.dtype }];

@@ -1,29 +1,11 @@
 /** y[c] = sum over all leading dimensions of x[.., c], in a fixed order. */
 import { sumRowsKernel } from '../../shaders/sum-rows.wgsl.ts';
-import type { Target } from '../gpu/target.ts';
-import type { Binding, Dispatch, Operation } from '../graph/operation.ts';
+import type { Operation } from '../graph/operation.ts';
 import { apply, sizeOf, type Tensor } from '../graph/tensor.ts';
 
-/** Rows that one invocation sums in a pass: short chains keep f32 rounding small. */
-export const sumRowsChunk = 64;
-
-/** The passes that sum a [rows, columns] matrix over its rows into `result`. */
-export function sumRowsDispatches(p: {
-  source: Binding; rows: number; columns: number; result: Binding; target: Target;
-  scratch(bytes: number): { read: Binding; write: Binding };
-}): Dispatch[] {
-  const { columns, target } = p;
-  const dispatches: Dispatch[] = [];
-  let { rows, source } = p;
-  for (;;) {
-    const chunks = Math.ceil(rows / sumRowsChunk);
-    const part = chunks === 1 ? undefined : p.scratch(4 * chunks * columns);
-    const { source: kernel, workgroups } = sumRowsKernel({ label: `sumRows ${rows}x${columns}`, rows, columns, chunk: sumRowsChunk, target });
-    dispatches.push({ kernel, workgroups, bindings: [source, part?.write ?? p.result], flops: rows * columns, bytes: 4 * (rows + chunks) * columns });
-    if (!part) return dispatches;
-    source = part.read;
-    rows = chunks;
-  }
+/** Rows that one invocation sums in the first pass: short chains keep f32 rounding small, and two passes are enough. */
+export function sumRowsChunk(rows: number): number {
+  return Math.max(64, Math.ceil(Math.sqrt(rows)));
 }
 
 export const sumRowsOperation: Operation<null> = {
@@ -31,7 +13,18 @@ export const sumRowsOperation: Operation<null> = {
   outputs: ([x]) => [{ shape: [x!.shape.at(-1)!], dtype: 'f32' }],
   kernels({ inputs: [x], target, read, write, scratch }) {
     const columns = x!.shape.at(-1)!;
-    return sumRowsDispatches({ source: read(0), rows: sizeOf(x!.shape) / columns, columns, result: write(0), target, scratch });
+    const rows = sizeOf(x!.shape) / columns;
+    const chunk = sumRowsChunk(rows);
+    const chunks = Math.ceil(rows / chunk);
+    const pass = (count: number, each: number) => ({
+      ...sumRowsKernel({ label: `sumRows ${count}x${columns}`, rows: count, columns, chunk: each, target }),
+      flops: count * columns, bytes: 4 * (count + Math.ceil(count / each)) * columns,
+    });
+    const { source: kernel, ...first } = pass(rows, chunk);
+    if (chunks === 1) return [{ ...first, kernel, bindings: [read(0), write(0)] }];
+    const parts = scratch(4 * chunks * columns);
+    const { source: lastKernel, ...last } = pass(chunks, chunks);
+    return [{ ...first, kernel, bindings: [read(0), parts.write] }, { ...last, kernel: lastKernel, bindings: [parts.read, write(0)] }];
   },
   reference([x], { outputs: [y] }) {
     const columns = y!.shape[0]!;

@@ -6,25 +6,28 @@
  */
 import { cosineDistanceGradientKernel, cosineDistanceKernel, normFloor, tokenCosineGradientKernel, tokenCosineKernel } from '../../shaders/cosine.wgsl.ts';
 import { UsageError } from '../errors.ts';
-import type { Operation } from '../graph/operation.ts';
+import type { Operation, ReferenceArray } from '../graph/operation.ts';
 import { apply, sizeOf, type Tensor, type TensorSpec } from '../graph/tensor.ts';
+import { add } from './add.ts';
 import { mean, sumTokens } from './sum.ts';
 
-/** [B, N, 3] = (a.b, |a|^2, |b|^2) of a, b [B, N, C] */
+/** dots [B, N, 3] = (a.b, |a|^2, |b|^2) of a, b [B, N, C], and distance [B, N] = 1 - cos */
 export const tokenCosineOperation: Operation<null> = {
   name: 'tokenCosine',
   outputs([a, b]) {
     if (a!.shape.length !== 3 || a!.shape.join() !== b!.shape.join()) {
       throw new UsageError(`tokenCosine: expected two tensors [B, N, C] of one shape, got [${a!.shape.join(', ')}] and [${b!.shape.join(', ')}].`);
     }
-    return [{ shape: [a!.shape[0]!, a!.shape[1]!, 3], dtype: 'f32' }];
+    return [{ shape: [a!.shape[0]!, a!.shape[1]!, 3], dtype: 'f32' }, { shape: a!.shape.slice(0, 2), dtype: 'f32' }];
   },
   kernels({ inputs: [a], target, read, write }) {
     const { tokens, channels } = rows(a!);
     const { source, workgroups } = tokenCosineKernel({ label: `tokenCosine [${a!.shape.join(', ')}]`, tokens, channels, target });
-    return [{ kernel: source, workgroups, bindings: [read(0), read(1), write(0)], flops: 6 * tokens * channels, bytes: 4 * tokens * (2 * channels + 3) }];
+    return [{ kernel: source, workgroups, bindings: [read(0), read(1), write(0), write(1)], flops: tokens * (6 * channels + 8), bytes: 4 * tokens * (2 * channels + 4) }];
   },
-  gradient({ inputs: [a, b], outputGradients: [g], needs }) {
+  gradient({ inputs: [a, b], outputs: [dots], outputGradients: [ofDots, ofDistance], needs }) {
+    const throughDistance = ofDistance && apply(cosineDistanceGradientOperation, [ofDistance, dots!], null)[0]!;
+    const g = ofDots && throughDistance ? add(ofDots, throughDistance) : ofDots ?? throughDistance;
     return [
       needs[0] ? apply(tokenCosineGradientOperation, [g!, a!, b!], { self: 1 as const })[0]! : undefined,
       needs[1] ? apply(tokenCosineGradientOperation, [g!, b!, a!], { self: 2 as const })[0]! : undefined,
@@ -40,7 +43,7 @@ export const tokenCosineOperation: Operation<null> = {
       y[3 * t + 1]! += p * p;
       y[3 * t + 2]! += q * q;
     });
-    return [y];
+    return [y, distances(y)];
   },
 };
 
@@ -62,6 +65,13 @@ export const tokenCosineGradientOperation: Operation<{ self: 1 | 2 }> = {
   },
 };
 
+function distances(dots: ReferenceArray): ReferenceArray {
+  return Float64Array.from({ length: dots.length / 3 }, (_, i) => {
+    const [ab, aa, bb] = dots.subarray(3 * i) as unknown as [number, number, number];
+    return Math.max(0, 1 - ab / (Math.max(Math.sqrt(aa), normFloor) * Math.max(Math.sqrt(bb), normFloor)));
+  });
+}
+
 /** [..] = 1 - cos of [.., 3] */
 export const cosineDistanceOperation: Operation<null> = {
   name: 'cosineDistance',
@@ -75,10 +85,7 @@ export const cosineDistanceOperation: Operation<null> = {
     return [{ kernel: source, workgroups, bindings: [read(0), write(0)], flops: 8 * count, bytes: 16 * count }];
   },
   gradient: ({ inputs: [s], outputGradients: [g] }) => [apply(cosineDistanceGradientOperation, [g!, s!], null)[0]!],
-  reference: ([s], { outputs: [y] }) => [Float64Array.from({ length: sizeOf(y!.shape) }, (_, i) => {
-    const [ab, aa, bb] = s!.subarray(3 * i) as unknown as [number, number, number];
-    return Math.max(0, 1 - ab / (Math.max(Math.sqrt(aa), normFloor) * Math.max(Math.sqrt(bb), normFloor)));
-  })],
+  reference: ([s]) => [distances(s!)],
 };
 
 /** (g [..], s [.., 3]) -> gradient by s */
@@ -107,9 +114,10 @@ function rows({ shape }: TensorSpec): { tokens: number; channels: number } {
   return { tokens: shape[0]! * shape[1]!, channels: shape[2]! };
 }
 
-/** (a.b, |a|^2, |b|^2) of each token of a, b [B, N, C]: [B, N, 3]. */
-export function tokenCosine(a: Tensor, b: Tensor): Tensor {
-  return apply(tokenCosineOperation, [a, b], null)[0]!;
+/** dots = (a.b, |a|^2, |b|^2) [B, N, 3] and distance = 1 - cos [B, N] of each token of a, b [B, N, C]. */
+export function tokenCosine(a: Tensor, b: Tensor): { dots: Tensor; distance: Tensor } {
+  const [dots, distance] = apply(tokenCosineOperation, [a, b], null);
+  return { dots: dots!, distance: distance! };
 }
 
 /** 1 - cos from (a.b, |a|^2, |b|^2): [.., 3] to [..]. */
@@ -119,7 +127,7 @@ export function cosineDistance(dots: Tensor): Tensor {
 
 /** 1 - cos of each token of a, b [B, N, C]: [B, N]. */
 export function cosineMap(a: Tensor, b: Tensor): Tensor {
-  return cosineDistance(tokenCosine(a, b));
+  return tokenCosine(a, b).distance;
 }
 
 /** 1 - cos of each image as one vector over all tokens and channels, [B], from the tokens' dot products [B, N, 3]. */
@@ -129,5 +137,5 @@ export function vectorCosine(dots: Tensor): Tensor {
 
 /** Mean over the batch of 1 - cos(vec en_b, vec de_b), [1]; en, de [B, N, C]. */
 export function vectorCosineLoss(en: Tensor, de: Tensor): Tensor {
-  return mean(vectorCosine(tokenCosine(en, de)));
+  return mean(vectorCosine(tokenCosine(en, de).dots));
 }

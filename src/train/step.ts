@@ -10,8 +10,8 @@ import { Executable } from '../graph/executor.ts';
 import { compile, type Plan } from '../graph/plan.ts';
 import type { Target } from '../gpu/target.ts';
 import { groupsPartitionTaps, tokenGrid, type DetectorConfig } from '../model/config.ts';
-import { optimizerState, stateLeaf, trainableSizes, trainingGraph, type ObjectiveOptions, type OptimizerState } from '../model/graphs.ts';
-import { trainablePrefix } from '../model/parameters.ts';
+import { optimizerState, stateLeaf, trainingGraph, type ObjectiveOptions, type OptimizerState } from '../model/graphs.ts';
+import { trainableItems, trainablePrefix } from '../model/parameters.ts';
 import { stableAdamWSchedule } from '../ops/index.ts';
 
 /** Trained tensors and optimiser moments by name; moments left out are zero. */
@@ -22,11 +22,24 @@ export interface TrainingState {
   readonly maxSecondMoment?: Map<string, Float32Array>;
 }
 
+const defaultMemoryBudget = 4 * 1024 ** 3;
+
+export interface TrainingPlanOptions extends ObjectiveOptions {
+  /** Bytes of GPU memory that a step should not exceed, default 4 GiB: above it, cheap tensors are computed twice rather than kept. */
+  readonly memoryBudget?: number;
+}
+
 /** The plan of a training step, made without a GPU. */
-export function planTrainingStep(config: DetectorConfig, batchSize: number, target: Target, options?: ObjectiveOptions): { plan: Plan; slices: readonly number[] } {
-  const graph = trainingGraph(config, batchSize, target, options);
+export function planTrainingStep(config: DetectorConfig, batchSize: number, target: Target, { memoryBudget = defaultMemoryBudget, ...objective }: TrainingPlanOptions = {}): { plan: Plan; slices: readonly number[] } {
+  const graph = trainingGraph(config, batchSize, target, objective);
   const { loss, cosine, coherence } = graph.objective;
-  return { slices: graph.slices, plan: compile({ target, outputs: { loss, cosine, coherence, norm: graph.norm }, effects: graph.updates }) };
+  const compiled = (recompute: boolean): Plan => compile({ target, outputs: { loss, cosine, coherence, norm: graph.norm }, effects: graph.updates, recompute });
+  const whole = compiled(false);
+  const plan = whole.report.peakBytes > memoryBudget ? compiled(true) : whole;
+  // The optimiser binds the trained tensors a second time, as one flat array: the same memory.
+  const shared = graph.groups.reduce((sum, { total }) => sum + total * 4, 0);
+  const { report } = plan;
+  return { slices: graph.slices, plan: { ...plan, report: { ...report, peakBytes: report.peakBytes - shared, parameterBytes: report.parameterBytes - shared } } };
 }
 
 export class TrainingStep {
@@ -42,11 +55,11 @@ export class TrainingStep {
     this.executable = executable;
   }
 
-  static async create(context: GpuContext, config: DetectorConfig, batchSize: number, state: TrainingState): Promise<TrainingStep> {
-    const { plan, slices } = planTrainingStep(config, batchSize, context.target);
+  static async create(context: GpuContext, config: DetectorConfig, batchSize: number, state: TrainingState, options?: TrainingPlanOptions): Promise<TrainingStep> {
+    const { plan, slices } = planTrainingStep(config, batchSize, context.target, options);
     const entries: [OptimizerState, DeviceMemory][] = [];
     try {
-      for (const name of optimizerState) entries.push([name, await DeviceMemory.allocate(context, `optimizer ${name}`, trainableSizes(config))]);
+      for (const name of optimizerState) entries.push([name, await DeviceMemory.allocate(context, `optimizer ${name}`, trainableItems(config))]);
       const memories = Object.fromEntries(entries) as Record<OptimizerState, DeviceMemory>;
       const parameters = new Map<string, DeviceTensor>(memories.values.tensors);
       for (const [name, memory] of entries) {

@@ -10,7 +10,7 @@ import type { Engine } from '../engine.ts';
 import { AbortedError, InpFormerError, InputError, TrainingDivergedError, UsageError } from '../errors.ts';
 import type { DeviceMemory } from '../gpu/memory.ts';
 import { Executable } from '../graph/executor.ts';
-import { compile } from '../graph/plan.ts';
+import { compile, type Plan } from '../graph/plan.ts';
 import type { TensorData } from '../graph/tensor.ts';
 import { calibrate, outlyingScores, type Calibration } from '../inspect/calibration.ts';
 import { Inspector, InspectionNetwork, type RawInspection } from '../inspect/inspector.ts';
@@ -24,7 +24,7 @@ import type { EncoderWeights } from '../weights/encoder.ts';
 import { readCheckpoint, writeCheckpoint, type CheckpointIdentity, type CheckpointStore } from './checkpoint.ts';
 import { FeatureCache, type FeatureCacheOptions } from './feature-cache.ts';
 import { learningRateAt } from './schedule.ts';
-import { TrainingStep } from './step.ts';
+import { planTrainingStep, TrainingStep } from './step.ts';
 import { initialTrainables } from './trainables.ts';
 
 export type { CheckpointStore } from './checkpoint.ts';
@@ -58,6 +58,11 @@ export interface TrainOptions extends Pick<DetectorOptions, 'taps' | 'encoderGro
   readonly resume?: boolean;
   /** Default 100. */
   readonly checkpointEverySteps?: number;
+  /**
+   * Whether to measure first which kernels are fastest on this device, which takes seconds the first time: by default on
+   * GPUs, as software adapters are few and known. The model does not depend on it.
+   */
+  readonly tune?: boolean;
   readonly featureCache?: FeatureCacheOptions;
 }
 
@@ -206,7 +211,9 @@ async function encodeImages(engine: Engine, options: TrainOptions, { config, res
   let executable: Executable | undefined;
   try {
     memory = await uploadEncoder(context, options.encoder, config);
-    const plan = compile({ target: context.target, outputs: encodingGraph(config, batchSize) });
+    const compiled = (): Plan => compile({ target: context.target, outputs: encodingGraph(config, batchSize) });
+    if (shouldTune(engine, options)) await engine.tune(compiled(), options.signal && { signal: options.signal });
+    const plan = compiled();
     executable = await Executable.prepare(context, plan, new Map([...stage.tensors, ...memory.tensors]));
     const pace = new Pace();
     let waiting: ImageSource[] = [];
@@ -244,6 +251,10 @@ async function encodeImages(engine: Engine, options: TrainOptions, { config, res
   return used;
 }
 
+function shouldTune({ adapter }: Engine, { tune = !adapter.isSoftware }: TrainOptions): boolean {
+  return tune;
+}
+
 /** All feature tensors of image `i` of a batch, one after another. */
 function imageFeatures(features: Record<string, TensorData>, i: number, batchSize: number): Float32Array {
   const tensors = Object.values(features) as Float32Array[];
@@ -270,6 +281,7 @@ async function runSteps(engine: Engine, options: TrainOptions, settings: Setting
   };
   const saved = options.resume ? await options.checkpoint?.load() : undefined;
   const start = saved ? readCheckpoint(saved, identity, config) : { step: 0, firstLoss: undefined, lastLoss: NaN, state: { values: initialTrainables(config, seed) } };
+  if (shouldTune(engine, options)) await engine.tune(planTrainingStep(config, plan.batchSize, engine.context.target).plan, options.signal && { signal: options.signal });
   const step = await TrainingStep.create(engine.context, config, plan.batchSize, start.state);
   const losses: number[] = [];
   let firstLoss = start.firstLoss;

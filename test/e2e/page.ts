@@ -1,12 +1,12 @@
 /** What runs inside the page: each function does one test's work on the page's own device; the test compares in Node. */
 import {
-  createBrowserEngine, compile, constant, detectorConfig, differentiate, DeviceLostError, Executable, InpFormerError, input, Inspector, loadEncoderWeights, ops,
+  createBrowserEngine, compile, detectorConfig, DeviceLostError, Executable, InpFormerError, input, Inspector, loadEncoderWeights, ops,
   type DetectorOptions, type EncoderWeights, type Engine, type TensorData,
 } from '../../src/browser/index.ts';
 import { encode } from '../../src/model/encoder.ts';
-import { cachedFeatures, inspectionGraph, trainingObjective, type ObjectiveOptions } from '../../src/model/graphs.ts';
+import { cachedFeatures, inspectionGraph, leafGradients, trainingObjective, type ObjectiveOptions } from '../../src/model/graphs.ts';
 import { uploadEncoder, uploadTrainables } from '../../src/model/memory.ts';
-import { ParameterLeaves, trainablePrefix, trainableShapes } from '../../src/model/parameters.ts';
+import { trainableLeaves, trainableShapes } from '../../src/model/parameters.ts';
 import { TrainingStep } from '../../src/train/step.ts';
 import { readSafetensors, tensorToFloat32, writeSafetensors } from '../../src/weights/safetensors.ts';
 import { operationCases } from '../ops/cases/index.ts';
@@ -133,11 +133,10 @@ const pageTests = {
       'map.final': scoring.map, score: scoring.score,
     })));
 
-    const p = new ParameterLeaves(trainableShapes(config), trainablePrefix);
+    const p = trainableLeaves(config);
     const { loss } = trainingObjective([encode(leaf, config)], p, config, objective);
-    const names = [...trainableShapes(config).keys()];
-    const gradients = differentiate([{ tensor: loss, gradient: constant('one', [1], Float32Array.of(1)) }], names.map((name) => p.get(name)), ops.add);
-    await sendTensors('gradients', Object.entries(await run(Object.fromEntries(names.map((name, i) => [name, gradients[i]!])))));
+    const ofLeaves = leafGradients(loss, p);
+    await sendTensors('gradients', Object.entries(await run(Object.fromEntries(p.byName((leaf) => ofLeaves.get(leaf.name)!)))));
 
     const batch = imageShape[0]!;
     const cached = Object.values(await run(Object.fromEntries(cachedFeatures(encode(leaf, config), config).map((t, i) => [`features.${i}`, t]))));

@@ -12,7 +12,7 @@ import { reconstruct } from '../../src/model/detector.ts';
 import { encode, encoderParameters } from '../../src/model/encoder.ts';
 import { cachedFeatures, featureCount, flatGroups, inspectionGraph, sliceBatch, trainingGraph, trainingObjective, zeroShotScoring } from '../../src/model/graphs.ts';
 import { uploadEncoder, uploadTrainables } from '../../src/model/memory.ts';
-import { ParameterLeaves, trainablePrefix, trainableShapes } from '../../src/model/parameters.ts';
+import { trainableLeaves, trainableShapes, type ParameterLeaves } from '../../src/model/parameters.ts';
 import { scoreReconstruction } from '../../src/model/scoring.ts';
 import {
   add, channels, coherence, gradientNorm, hardMiningFactor, mean, pack, prototypeAttentionWeights, reshape, scale, scaleTokenGradient, stableAdamW,
@@ -23,7 +23,7 @@ import { TrainingStep } from '../../src/train/step.ts';
 import { describeGolden, expectClose, float32, goldenTensors, maxAbsDifference, rms } from '../support/golden.ts';
 import { testContext } from '../support/gpu.ts';
 import {
-  expectGradient, expectUpdate, featuresPerImage, gradientsOf, gradientTolerance, keyBiasLength, loadModelCase, modelCases, narrowTarget, runGraph,
+  expectGradient, expectUpdate, featuresPerImage, modelGradients, gradientTolerance, keyBiasLength, loadModelCase, modelCases, narrowTarget, runGraph,
   sliceInputs, type ModelCase,
 } from '../support/model.ts';
 
@@ -42,7 +42,7 @@ describeGolden('whole model', () => {
 
     const imageInput = (): Tensor => input('image', model.forward.get('image')!.shape);
     const image = (): Record<string, TensorData> => ({ image: float32(model.forward, 'image') });
-    const leaves = (): ParameterLeaves => new ParameterLeaves(trainableShapes(model.config), trainablePrefix);
+    const leaves = (): ParameterLeaves => trainableLeaves(model.config);
     const run = (outputs: Record<string, Tensor>) => runGraph(outputs, image(), [encoderMemory, trainableMemory]);
 
     beforeAll(async () => {
@@ -124,14 +124,13 @@ describeGolden('whole model', () => {
       const golden = goldenTensors(`${name}/backward.safetensors`);
       const p = leaves();
       const { loss, reconstructions: [reconstruction] } = trainingObjective([encode(imageInput(), config)], p, config, options);
-      const gradients = gradientsOf(loss, {
-        ...Object.fromEntries([...trainableShapes(config).keys()].map((tensor) => [`param.${tensor}`, p.get(tensor)])),
+      const { byTensor: gradients, ofLeaf } = modelGradients(loss, p, {
         'act.P': reconstruction!.prototypes, 'act.bottleneck.out': reconstruction!.bottleneck,
         ...Object.fromEntries(reconstruction!.decoder.map(({ output }, i) => [`act.dec.${i}.out`, output])),
       });
       const groups = flatGroups(config, (await testContext()).target);
-      const norm = gradientNorm(groups.map(({ names, segments, total }) => ({
-        segments, gradients: pack(names.map((tensor) => gradients[`param.${tensor}`]!), segments.map((s) => s.offset), total),
+      const norm = gradientNorm(groups.map(({ leaves: own, segments, total }) => ({
+        segments, gradients: pack(own.map(({ name: leaf }) => ofLeaf(leaf)), own.map(({ offset }) => offset), total),
       })));
       const results = await run({ ...gradients, norm });
       expectNorm(results.norm!, float32(golden, 'grad_norm')[0]!);
@@ -150,7 +149,7 @@ describeGolden('whole model', () => {
       const { groups, fused } = encode(imageInput(), config);
       const reconstruction = reconstruct(fused, p, config);
       const factors: Record<string, Tensor> = {};
-      const wanted = Object.fromEntries([...trainableShapes(config).keys()].map((tensor) => [`param.${tensor}`, p.get(tensor)]));
+      const wanted: Record<string, Tensor> = {};
       const losses = groups.map((en, g) => {
         const de = reconstruction.groups[g]!;
         // A tensor of its own, so that its gradient is the hook's and not that of all uses of a decoder block.
@@ -163,7 +162,7 @@ describeGolden('whole model', () => {
         return vectorCosineLoss(en, hooked);
       });
       const loss = add(scale(losses.reduce(add), 1 / losses.length), scale(mean(coherence(fused, reconstruction.prototypes).distance), settings.lambda_Lc));
-      const results = await run({ ...factors, ...gradientsOf(loss, wanted) });
+      const results = await run({ ...factors, ...modelGradients(loss, p, wanted).byTensor });
       expect(Object.keys(results).sort()).toEqual([...golden.keys()].filter((key) => /^(de\d|factor|param)/.test(key)).sort());
       for (const [key, values] of Object.entries(results)) {
         if (key.startsWith('param.')) expectGradient(key.slice(6), values, float32(golden, key), config);

@@ -6,8 +6,8 @@ import { expect, test } from 'vitest';
 import { differentiate } from '../../src/graph/autograd.ts';
 import { Executable } from '../../src/graph/executor.ts';
 import { compile } from '../../src/graph/plan.ts';
-import { input, type Tensor, type TensorData } from '../../src/graph/tensor.ts';
-import { add, channels, prototypeAttention, prototypeAttentionWeights, softmaxAttention } from '../../src/ops/index.ts';
+import { constant, input, type Tensor, type TensorData } from '../../src/graph/tensor.ts';
+import { add, channels, foldedAttention, foldPrototypes, prototypeAttentionWeights, reshape, softmaxAttention } from '../../src/ops/index.ts';
 import { describeGolden, expectClose, float32, goldenJson, goldenTensors } from '../support/golden.ts';
 import { testContext } from '../support/gpu.ts';
 
@@ -65,17 +65,27 @@ describeGolden('attention', () => {
     expectClose(weights, values('out._A'), { ...forwardTolerance, name: `${name}: A` });
   });
 
+  /** The folded attention with the identity as its output projection, so that it gives A v. */
   test('attention_relu_l2', async () => {
     const { shapes, values, leaf, numHeads } = piece('attention_relu_l2');
-    const [q, k, v, learnScale] = [leaf('in.q'), leaf('in.k'), leaf('in.v'), leaf('in.learn_scale')];
-    const slices = { query: channels(q), key: channels(k), value: channels(v), learnScale, numHeads };
-    const y = prototypeAttention(slices);
-    expect(y.shape).toEqual(shapes['out.y']);
-    const [dq, dk, dv, dScale] = differentiate([{ tensor: y, gradient: leaf('gout.y') }], [q, k, v, learnScale], add);
+    const [B, N, C] = shapes['in.q'] as [number, number, number];
+    const M = shapes['in.k']![1]!;
+    const [k, v] = [values('in.k'), values('in.v')];
+    const pairs = new Float32Array(2 * B * M * C).map((_, i) => (i % (2 * C) < C ? k : v)[Math.floor(i / (2 * C)) * C + (i % C)]!);
+    const [q, learnScale, keyValue] = [leaf('in.q'), leaf('in.learn_scale'), input('pairs', [1, B, M, 2 * C])];
+    const identity = constant('identity', [1, C * C], new Float32Array(C * C).map((_, i) => (i % (C + 1) === 0 ? 1 : 0)));
+    const { keys, projected } = foldPrototypes({ keyValue, learnScale: reshape(learnScale, [1, numHeads]), weight: identity, bias: constant('no bias', [1, C], new Float32Array(C)), numHeads });
+    const y = foldedAttention({ query: q, keys: reshape(keys, [B, M, C]), projected: reshape(projected, [B, M * numHeads + 1, C]), numHeads });
+    const A = prototypeAttentionWeights({ query: channels(q), key: channels(reshape(keyValue, [B, M, 2 * C]), 0, C), learnScale, numHeads });
+    expect([N, ...y.shape]).toEqual([N, ...shapes['out.y']!]);
+    const [dq, dPairs, dScale] = differentiate([{ tensor: y, gradient: leaf('gout.y') }], [q, keyValue, learnScale], add);
     expect(dScale!.shape).toEqual(shapes['grad.learn_scale']);
-    const actual = await run({ y, A: prototypeAttentionWeights(slices), q: dq!, k: dk!, v: dv!, learn_scale: dScale! }, values);
+    const actual = await run({ y, A, q: dq!, pairs: dPairs!, learn_scale: dScale! }, (name) => (name === 'pairs' ? pairs : values(name)));
     expectClose(actual['y']!, values('out.y'), { ...forwardTolerance, name: 'y' });
     expectClose(actual['A']!, values('out._A'), { ...forwardTolerance, name: 'A' });
-    for (const key of ['q', 'k', 'v', 'learn_scale']) expectClose(actual[key]!, values(`grad.${key}`), { ...gradientTolerance, name: `gradient of ${key}` });
+    const half = (start: number): Float32Array => Float32Array.from({ length: B * M * C }, (_, i) => actual['pairs']![Math.floor(i / C) * 2 * C + start + (i % C)]!);
+    for (const [key, gradient] of Object.entries({ q: actual['q']!, k: half(0), v: half(C), learn_scale: actual['learn_scale']! })) {
+      expectClose(gradient, values(`grad.${key}`), { ...gradientTolerance, name: `gradient of ${key}` });
+    }
   });
 });

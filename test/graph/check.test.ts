@@ -41,7 +41,7 @@ describe('every node agrees with its reference', () => {
     expect(checks.length).toBe(reachableNodes(outputs).reduce((sum, n) => sum + (n.kind === 'operation' ? n.outputs.length : 0), 0));
     expect(checks.map((c) => c.relL2)).toEqual(checks.map((c) => c.relL2).sort((a, b) => b - a));
     const seen = new Set(checks.map((c) => c.op));
-    for (const op of ['patchEmbedding', 'assembleTokens', 'layerNorm', 'matmul', 'softmaxAttention', 'prototypeAttention', 'gaussianBlur', 'topMean']) expect(seen).toContain(op);
+    for (const op of ['patchEmbedding', 'assembleTokens', 'layerNorm', 'matmul', 'softmaxAttention', 'foldPrototypes', 'foldedAttention', 'resample', 'topMean']) expect(seen).toContain(op);
   });
 
   it('in a training step, with losses, backward and optimiser', async () => {

@@ -4,7 +4,7 @@ import { defaultTarget } from '../../src/gpu/target.ts';
 import type { Operation } from '../../src/graph/operation.ts';
 import { compile, type CompileOptions } from '../../src/graph/plan.ts';
 import { apply, input, parameter, type Tensor } from '../../src/graph/tensor.ts';
-import { add, gelu, layerScale, linear, reshape } from '../../src/ops/index.ts';
+import { add, gelu, layerNorm, layerScale, linear, reshape } from '../../src/ops/index.ts';
 
 const [rows, columns, depth] = [5, 12, 8];
 const x = () => input('x', [rows, depth]);
@@ -28,18 +28,32 @@ describe('fusion', () => {
     expect(operationsOf({ y: gelu(dense(x())) }, { fusion: false })).toEqual(['matmul', 'gelu']);
   });
 
-  it('keeps what is read elsewhere', () => {
+  it('writes what is read elsewhere as well, where the kernel has a binding for it', () => {
     const h = dense(x());
-    expect(operationsOf({ y: add(gelu(h), h) })).toEqual(['matmul', 'gelu', 'add']);
+    expect(operationsOf({ y: add(gelu(h), h) })).toEqual(['matmul+gelu', 'add']);
+    // x, weight, bias, and both outputs: five.
+    expect(operationsOf({ y: add(gelu(h), h) }, { target: { ...defaultTarget, maxStorageBuffersPerShaderStage: 4 } })).toEqual(['matmul', 'gelu', 'add']);
+    const normed = layerNorm(x(), parameter('norm.weight', [depth]), parameter('norm.bias', [depth]), 1e-6);
+    expect(operationsOf({ y: add(gelu(normed), normed) })).toEqual(['layerNorm', 'gelu', 'add']);
     const twice = dense(x());
     expect(operationsOf({ y: add(twice, twice) })).toEqual(['matmul', 'add']);
   });
 
-  it('keeps what is an output or an effect', () => {
+  it('writes what is an output or an effect as well, once', () => {
     const h = dense(x());
-    expect(operationsOf({ y: gelu(h), h })).toEqual(['matmul', 'gelu']);
+    expect(operationsOf({ y: gelu(h), h })).toEqual(['matmul+gelu']);
     const effect = dense(x());
-    expect(operationsOf({ y: gelu(effect) }, { effects: [effect] })).toEqual(['matmul', 'gelu']);
+    expect(operationsOf({ y: gelu(effect) }, { effects: [effect] })).toEqual(['matmul+gelu']);
+    const first = dense(x());
+    const second = gelu(first);
+    expect(operationsOf({ first, second, y: gelu(second) })).toEqual(['matmul+gelu', 'gelu']);
+  });
+
+  it('does not move a producer past a reader of its value', () => {
+    const h = dense(x());
+    const reader = reshape(h, [columns, rows]);
+    const other = gelu(reader);
+    expect(operationsOf({ y: gelu(h), other })).toEqual(['matmul', 'gelu', 'gelu']);
   });
 
   it('does not reach through another shape', () => {

@@ -4,8 +4,9 @@ import { describe, expect, it } from 'vitest';
 import { UsageError } from '../../src/errors.ts';
 import { defaultTarget } from '../../src/gpu/target.ts';
 import { defaultTaps, detectorConfig, groupsPartitionTaps, tokenGrid, type DetectorOptions } from '../../src/model/config.ts';
-import { featureCount, flatGroups, sliceBatch, trainableSizes } from '../../src/model/graphs.ts';
-import { trainableShapes } from '../../src/model/parameters.ts';
+import { featureCount, flatGroups, sliceBatch } from '../../src/model/graphs.ts';
+import { decoderRuns, trainableShapes } from '../../src/model/parameters.ts';
+import { sizeOf } from '../../src/graph/tensor.ts';
 import { findEncoder } from '../../src/weights/catalog.ts';
 
 const { architecture } = findEncoder('dinov2-base');
@@ -79,19 +80,37 @@ describe('slices of a batch', () => {
   });
 });
 
-it('trained tensors lie in flat groups within the binding limit, each once', () => {
+it('trained tensors lie in flat groups within the binding limit, each once, those of a stack at equal distances', () => {
   const config = base();
   const groups = flatGroups(config, defaultTarget);
   expect(groups.length).toBeGreaterThan(1);
-  expect(groups.flatMap((g) => g.names)).toEqual([...trainableShapes(config).keys()]);
-  const sizes = new Map(trainableSizes(config));
-  for (const { names, segments, total } of groups) {
+  const shapes = trainableShapes(config);
+  expect(groups.flatMap((g) => g.names).sort()).toEqual([...shapes.keys()].sort());
+  const offsets = new Map<string, number>();
+  for (const { names, segments, leaves, total } of groups) {
     expect(total * 4).toBeLessThanOrEqual(defaultTarget.maxStorageBufferBindingSize);
     segments.forEach((s, i) => {
-      expect(s.length * 4).toBe(sizes.get(`trainable.${names[i]}`));
+      offsets.set(names[i]!, s.offset);
+      expect(s.length).toBe(sizeOf(shapes.get(names[i]!)!));
       expect(s.offset % 64).toBe(0);
       expect(s.offset).toBeGreaterThanOrEqual(i === 0 ? 0 : segments[i - 1]!.offset + segments[i - 1]!.length);
       expect(s.offset + s.length).toBeLessThanOrEqual(total);
     });
+    for (const { name, offset } of leaves) offsets.set(name, offset);
   }
+  for (const { stacks } of decoderRuns(config)) {
+    for (const { name, members, stride } of Object.values(stacks)) {
+      const start = offsets.get(`trainable.${name}`)!;
+      expect(members.map((member) => offsets.get(member)! - start)).toEqual(members.map((_, i) => i * stride));
+    }
+  }
+});
+
+it('decoder blocks are computed in one run, and in several where a stack would exceed every adapter\'s binding', () => {
+  expect(decoderRuns(base()).map(({ blocks }) => blocks)).toEqual([[0, 1, 2, 3, 4, 5, 6, 7]]);
+  const wide = base();
+  const runs = decoderRuns({ ...wide, architecture: { ...wide.architecture, width: 1536 } });
+  expect(runs.flatMap(({ blocks }) => blocks)).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
+  expect(runs.length).toBe(2);
+  for (const { stacks } of runs) for (const { members, stride } of Object.values(stacks)) expect(members.length * stride * 4).toBeLessThanOrEqual(128 * 1024 * 1024);
 });

@@ -28,14 +28,15 @@ describe('help', () => {
     const { code, stdout, stderr } = await run('--help');
     expect(code).toBe(0);
     expect(stderr).toBe('');
-    for (const command of ['train', 'inspect', 'evaluate', 'plan', 'info', 'Exit codes: 0 done, 1 failed', '--json']) expect(stdout).toContain(command);
+    for (const command of ['train', 'inspect', 'evaluate', 'export', 'plan', 'info', 'Exit codes: 0 done, 1 failed', '--json']) expect(stdout).toContain(command);
   });
 
   it('of each command names its options', async () => {
     const options: Record<string, string[]> = {
-      train: ['--data', '--out', '--encoder', '--resize', '--crop', '--steps', '--epochs', '--warmup', '--batch-size', '--limit', '--seed', '--resume', '--skip-unreadable', '--adapter', '--json'],
-      inspect: ['--model', '--out', '--threshold', '--encoder', '--adapter', '--json', '<images...>'],
-      evaluate: ['--model', '--data', '--limit-per-class', '--encoder', '--skip-unreadable', '--adapter', '--json'],
+      train: ['--data', '--out', '--encoder', '--resize', '--crop', '--steps', '--epochs', '--warmup', '--batch-size', '--limit', '--seed', '--resume', '--tune', '--skip-unreadable', '--adapter', '--json'],
+      inspect: ['--model', '--out', '--threshold', '--precision', '--encoder', '--adapter', '--json', '<images...>'],
+      evaluate: ['--model', '--data', '--precision', '--limit-per-class', '--encoder', '--skip-unreadable', '--adapter', '--json'],
+      export: ['--model', '--out', '--format', '--batch-size', '--encoder', '--json'],
       plan: ['--encoder', '--crop', '--batch-size', '--train', '--json'],
       info: ['--adapter', '--json'],
     };

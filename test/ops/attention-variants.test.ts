@@ -78,29 +78,3 @@ test('softmaxAttention computes only the gradients that are wanted', async () =>
     await check(outputs, randomFeeds(outputs, new Random('wanted')), 1e-5);
   }
 });
-
-test('prototypeAttention computes only the gradients that are wanted', async () => {
-  const [q, k, v, scale] = [input('q', [2, 70, 32]), input('k', [2, 5, 32]), input('v', [2, 5, 32]), input('scale', [2])];
-  const y = operations.prototypeAttention({ query: operations.channels(q), key: operations.channels(k), value: operations.channels(v), learnScale: scale, numHeads: 2 });
-  const context = await testContext();
-  const kernelsFor = (wanted: string[]): number => compile({ target: context.target, outputs: withGradients({ y }, ['y'], wanted) }).dispatches.length;
-  expect([kernelsFor(['q']), kernelsFor(['v']), kernelsFor(['q', 'k', 'v', 'scale'])]).toEqual([2, 4, 5]);
-  for (const wanted of [['v'], ['k'], ['q'], ['scale'], ['v', 'scale']]) {
-    const outputs = withGradients({ y }, ['y'], wanted);
-    await check(outputs, randomFeeds(outputs, new Random('wanted')), 1e-5);
-  }
-});
-
-test.each([0, 1e-13, 1e-6])('prototypeAttention of rows of size %s follows the clamped norm', async (size) => {
-  const [q, k, v, scale] = [input('q', [1, 7, 10]), input('k', [1, 3, 10]), input('v', [1, 3, 10]), input('scale', [2])];
-  const y = operations.prototypeAttention({ query: operations.channels(q), key: operations.channels(k), value: operations.channels(v), learnScale: scale, numHeads: 2 });
-  for (const [small, channels] of [['q', 10], ['k', 10]] as const) {
-    // The gradient of the small rows alone is huge where the norm is clamped, so each side is held apart.
-    for (const wanted of [['q'], ['k'], ['v', 'scale']]) {
-      const outputs = withGradients({ y }, ['y'], wanted);
-      const feeds = randomFeeds(outputs, new Random('small rows'));
-      feeds[small]!.subarray(channels, 2 * channels).forEach((x, i, row) => { row[i] = size * x; });
-      await check(outputs, feeds, 1e-5);
-    }
-  }
-});

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { UsageError } from '../../src/errors.ts';
-import { isIdentity, resampleTaps, transposeTaps, type ResampleKind, type TapTable } from '../../src/ops/resample-taps.ts';
+import { composeTaps, isIdentity, resampleTaps, transposeTaps, windowTaps, type ResampleKind, type TapTable } from '../../src/ops/resample-taps.ts';
 
 const kinds: ResampleKind[] = ['bilinear', 'bilinear-align-corners', 'bicubic', 'bicubic-antialias', 'nearest'];
 const size = fc.integer({ min: 1, max: 60 });
@@ -75,5 +75,26 @@ describe('resampleTaps', () => {
     expect(() => resampleTaps('bilinear', 0, 4)).toThrow(UsageError);
     expect(() => resampleTaps('bilinear', 4, 2.5)).toThrow(UsageError);
     expect(() => resampleTaps('nearest', 4, 2, 0.1)).toThrow(/bicubic/);
+  });
+});
+
+describe('composed tables', () => {
+  test('do at once what their parts do one after another', () => {
+    for (const [tokens, crop, side] of [[16, 224, 256], [5, 70, 33], [1, 14, 8], [12, 168, 12]] as const) {
+      const parts = [resampleTaps('bilinear-align-corners', tokens, crop), resampleTaps('bilinear', crop, side), windowTaps(Float64Array.of(0.25, 0.5, 0.25), side)] as const;
+      const x = Array.from({ length: tokens }, (_, i) => Math.sin(3 * i + 1));
+      const expected = parts.reduce<readonly number[]>((values, taps) => along(taps, values), x);
+      const whole = along(composeTaps(...parts), x);
+      expect(whole).toHaveLength(side);
+      whole.forEach((value, i) => expect(value).toBeCloseTo(expected[i]!, 12));
+    }
+  });
+
+  test('must fit', () => {
+    expect(() => composeTaps(resampleTaps('bilinear', 4, 8), resampleTaps('bilinear', 9, 8))).toThrow(UsageError);
+  });
+
+  test('a window slides with zeros beyond the ends', () => {
+    expect(along(windowTaps(Float64Array.of(1, 10, 100), 4), [1, 2, 3, 4])).toEqual([210, 321, 432, 43]);
   });
 });

@@ -7,14 +7,11 @@
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { build } from 'esbuild';
-import puppeteer, { type Browser, type LaunchOptions, type Page } from 'puppeteer';
+import type { Browser, Page } from 'puppeteer';
+import { launchChrome } from './launch-chrome.ts';
 
 const policy = "default-src 'none'; script-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 const html = '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>inp-former-webgpu test page</title><script type="module" src="/page.js"></script></head></html>';
-
-/** As a user's browser has them, but for what a machine without a GPU and a crash on purpose need. */
-const commonFlags = ['--enable-unsafe-webgpu', '--disable-quic', '--no-first-run', '--disable-gpu-process-crash-limit', '--disable-domain-blocking-for-3d-apis'];
-const softwareFlags = ['--use-webgpu-adapter=swiftshader'];
 
 export class ChromePage {
   /** What the page can GET at /files/NAME, and what it has PUT there. */
@@ -87,36 +84,10 @@ export class ChromePage {
   }
 }
 
-async function launch(): Promise<Browser> {
-  const named = process.env['CHROME_PATH'] ?? process.env['PUPPETEER_EXECUTABLE_PATH'];
-  if (named) {
-    const options: LaunchOptions = { executablePath: named, args: ['--no-sandbox', ...commonFlags] };
-    const browser = await puppeteer.launch(options);
-    if (await hasAdapter(browser)) return browser;
-    await browser.close();
-    return puppeteer.launch({ ...options, args: [...options.args!, ...softwareFlags] });
-  }
-  if (process.platform === 'linux' && process.arch === 'x64') {
-    const { default: chromium } = await import('@sparticuz/chromium');
-    return puppeteer.launch({ executablePath: await chromium.executablePath(), headless: 'shell', args: ['--no-sandbox', ...commonFlags, ...softwareFlags] });
-  }
-  try {
-    return await puppeteer.launch({ channel: 'chrome', args: commonFlags });
-  } catch (cause) {
-    throw new Error('The tests in a browser need Chrome: install it, or name its program in CHROME_PATH.', { cause });
-  }
-}
-
-/** A machine without a GPU: Chrome then has WebGPU only with the software adapter that it is told to use. */
-async function hasAdapter(browser: Browser): Promise<boolean> {
-  const page = await browser.newPage();
-  try {
-    // chrome: pages are a secure context, without a server.
-    await page.goto('chrome://version');
-    return await page.evaluate(async () => Boolean(await navigator.gpu?.requestAdapter()));
-  } finally {
-    await page.close();
-  }
+/** The user's own Chrome where it is named; else, where it is there, the packaged one, which is the same everywhere. */
+function launch(): Promise<Browser> {
+  const isNamed = process.env['CHROME_PATH'] !== undefined || process.env['PUPPETEER_EXECUTABLE_PATH'] !== undefined;
+  return launchChrome(isNamed || process.platform !== 'linux' || process.arch !== 'x64' ? 'auto' : 'swiftshader');
 }
 
 async function bundle(script: string): Promise<Uint8Array> {

@@ -9,11 +9,11 @@ import type { DeviceTensor } from '../../src/gpu/memory.ts';
 import { differentiate } from '../../src/graph/autograd.ts';
 import { Executable } from '../../src/graph/executor.ts';
 import { compile } from '../../src/graph/plan.ts';
-import { constant, scope, sizeOf, type Tensor, type TensorData } from '../../src/graph/tensor.ts';
+import { constant, scope, type Tensor, type TensorData } from '../../src/graph/tensor.ts';
 import type { Target } from '../../src/gpu/target.ts';
 import { detectorConfig, encoderEpsilon, headEpsilon, tokenGrid, type DetectorConfig } from '../../src/model/config.ts';
 import type { ObjectiveOptions } from '../../src/model/graphs.ts';
-import { trainableShapes } from '../../src/model/parameters.ts';
+import { trainableItems, trainableShapes, type ParameterLeaves } from '../../src/model/parameters.ts';
 import { add, stableAdamWDefaults } from '../../src/ops/index.ts';
 import { loadEncoderWeights, type EncoderWeights } from '../../src/weights/encoder.ts';
 import { expectClose, float32, goldenFolder, goldenJson, goldenTensors, maxAbsDifference, readGolden, rms, type GoldenTensor } from './golden.ts';
@@ -145,6 +145,14 @@ export function gradientsOf(loss: Tensor, wanted: Record<string, Tensor>): Recor
   return Object.fromEntries(names.map((name, i) => [name, found[i]!]));
 }
 
+/** Gradients of the loss by every trained tensor, `param.NAME`, and by the tensors of `others`. */
+export function modelGradients(loss: Tensor, p: ParameterLeaves, others: Record<string, Tensor>): { byTensor: Record<string, Tensor>; ofLeaf: (name: string) => Tensor } {
+  const found = gradientsOf(loss, { ...Object.fromEntries(p.all().map((leaf) => [leaf.name, leaf])), ...others });
+  const ofLeaf = (name: string): Tensor => found[name]!;
+  const params = [...p.byName((leaf) => ofLeaf(leaf.name))].map(([name, gradient]) => [`param.${name}`, gradient]);
+  return { byTensor: { ...Object.fromEntries(params), ...Object.fromEntries(Object.keys(others).map((name) => [name, ofLeaf(name)])) }, ofLeaf };
+}
+
 /** Per image, its feature tensors [N, C] one after another, as the feature cache holds them; from [B, N, C] tensors. */
 export function featuresPerImage(tensors: readonly TensorData[], batchSize: number): Float32Array[] {
   return Array.from({ length: batchSize }, (_, b) => {
@@ -174,9 +182,9 @@ export function sliceInputs(images: readonly Float32Array[], slices: readonly nu
   return inputs;
 }
 
-/** A target that binds no more than the largest trained tensor, so that batches are cut into as many slices as that allows. */
+/** A target that binds no more than the largest trained tensor or stack of them, so that batches are cut into as many slices as that allows. */
 export function narrowTarget(config: DetectorConfig, target: Target): Target {
-  const largest = Math.max(...[...trainableShapes(config).values()].map((shape) => sizeOf(shape) * 4));
+  const largest = Math.max(...trainableItems(config).map(([, bytes]) => bytes));
   return { ...target, maxStorageBufferBindingSize: Math.ceil(largest / 256) * 256 };
 }
 

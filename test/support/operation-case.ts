@@ -1,6 +1,6 @@
 /** One row of the table that test/ops/operations.test.ts walks: an operation (or a family), its shapes, its tolerance. */
 import type { Operation } from '../../src/graph/operation.ts';
-import type { Tensor } from '../../src/graph/tensor.ts';
+import type { Tensor, TensorData } from '../../src/graph/tensor.ts';
 import type { Random } from '../../src/data/random.ts';
 
 export interface OperationCase<S = any> {
@@ -12,7 +12,7 @@ export interface OperationCase<S = any> {
   /** Builds the graph from `input()` leaves (and constants); the outputs are compared on the GPU and on the CPU. */
   build(shape: S): Record<string, Tensor>;
   /** Values by input name; those not given are drawn from N(0, 1) (f32) by the harness. */
-  feeds?(shape: S, random: Random): Record<string, Float32Array | Uint32Array | Int32Array>;
+  feeds?(shape: S, random: Random): Record<string, TensorData>;
   /** Names of the inputs whose gradients are checked against finite differences. */
   readonly differentiate?: readonly string[];
   /** Names of the outputs that gradients flow from; default all f32 outputs. */

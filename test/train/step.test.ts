@@ -68,6 +68,22 @@ describe('a training step', () => {
     });
   });
 
+  it('short of memory computes cheap tensors twice, and gives the same bits', async () => {
+    const context = await testContext();
+    const features = featuresFor(config, 2);
+    const [roomy, tight] = [{}, { memoryBudget: 0 }].map((options) => planTrainingStep(config, 2, context.target, options).plan.report);
+    expect(tight!.kernels).toBeGreaterThan(roomy!.kernels);
+    expect(tight!.peakBytes).toBeLessThan(roomy!.peakBytes);
+    const results = [];
+    for (const options of [{}, { memoryBudget: 0 }]) {
+      const step = await TrainingStep.create(context, config, 2, { values: initialTrainables(config, 1) }, options);
+      for (let t = 1; t <= 2; t++) await step.run(features, t, 1e-3);
+      results.push(await step.readState());
+      step.dispose();
+    }
+    expect(results[1]).toEqual(results[0]);
+  });
+
   it('takes the fused feature too where a tap is in two groups', async () => {
     const overlapping = detectorConfig({ ...options, encoderGroups: [[0, 1, 2], [2, 3]], decoderGroups: [[0], [1]] });
     const count = featureCount(overlapping);

@@ -8,6 +8,7 @@ import { preprocessMask } from '../../data/preprocess.ts';
 import { InputError } from '../../errors.ts';
 import { evaluate as measure, type Evaluation, type EvaluationSample } from '../../evaluate/evaluate.ts';
 import { Inspector } from '../../inspect/inspector.ts';
+import type { Precision } from '../../model/parameters.ts';
 import { readFileChecked } from '../files.ts';
 import { listFolder } from '../folders.ts';
 import { decodeImageFile } from '../images.ts';
@@ -22,6 +23,7 @@ export interface EvaluateCommandOptions extends CommonOptions {
   readonly limitPerClass?: number;
   readonly threshold?: number;
   readonly batchSize: number;
+  readonly precision: Precision;
   readonly skipUnreadable?: boolean;
 }
 
@@ -37,7 +39,7 @@ export async function evaluate(options: EvaluateCommandOptions, context: Command
   try {
     await progress.begin('opening', 1);
     const batchSize = Math.min(options.batchSize, tests.length);
-    const inspector = await Inspector.open(engine, bytes, encoder, { batchSize, name: model });
+    const inspector = await Inspector.open(engine, bytes, encoder, { batchSize, name: model, precision: options.precision });
     if (threshold !== undefined) inspector.threshold = threshold;
 
     await progress.begin('inspecting', tests.length);

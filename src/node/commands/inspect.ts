@@ -9,6 +9,7 @@ import { allImages } from '../../data/layout.ts';
 import { InputError } from '../../errors.ts';
 import { FOUND_OUTLINE, overlay } from '../../inspect/heatmap.ts';
 import { Inspector, type Inspection } from '../../inspect/inspector.ts';
+import type { Precision } from '../../model/parameters.ts';
 import { fileError, readFileChecked, writeFileAtomic } from '../files.ts';
 import { listFolder } from '../folders.ts';
 import { decodeImageFile, encodePng } from '../images.ts';
@@ -21,6 +22,7 @@ export interface InspectCommandOptions extends CommonOptions {
   readonly out: string;
   readonly threshold?: number;
   readonly batchSize: number;
+  readonly precision: Precision;
 }
 
 export interface FailedImage {
@@ -40,7 +42,7 @@ export async function inspect(given: readonly string[], options: InspectCommandO
   const engine = await context.engine(adapter);
   try {
     const batchSize = Math.min(options.batchSize, files.length);
-    const inspector = await Inspector.open(engine, bytes, encoder, { batchSize, name: model });
+    const inspector = await Inspector.open(engine, bytes, encoder, { batchSize, name: model, precision: options.precision });
     if (threshold !== undefined) inspector.threshold = threshold;
     context.field('Threshold', `${inspector.threshold.toPrecision(4)} (${threshold === undefined ? metadata.calibration.rule : 'given with --threshold'})`);
     context.say();

@@ -3,8 +3,8 @@
  * place to write, encoder, adapter. A run that is stopped leaves `<out>.checkpoint`, from which `--resume` goes on.
  */
 import { existsSync } from 'node:fs';
-import { mkdir, readFile, rm, stat } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { trainingImages } from '../../data/layout.ts';
 import { InputError, UsageError } from '../../errors.ts';
 import { splitForCalibration } from '../../inspect/calibration.ts';
@@ -15,6 +15,7 @@ import { imageFileSource } from '../images.ts';
 import { openSpillFile } from '../spill.ts';
 import { byteSize, duration, type CommandContext, type CommonOptions } from './context.ts';
 import { openEncoder } from './encoders.ts';
+import { prepareOutputFile } from './output.ts';
 
 export interface TrainCommandOptions extends CommonOptions {
   readonly data: string;
@@ -29,11 +30,12 @@ export interface TrainCommandOptions extends CommonOptions {
   readonly limit?: number;
   readonly seed: number;
   readonly resume?: boolean;
+  readonly tune?: boolean;
   readonly skipUnreadable?: boolean;
 }
 
 export async function train(options: TrainCommandOptions, context: CommandContext): Promise<number> {
-  const { data, out, resize, crop, steps, epochs, warmup, batchSize, limit, seed, resume = false, skipUnreadable = false } = options;
+  const { data, out, resize, crop, steps, epochs, warmup, batchSize, limit, seed, tune, resume = false, skipUnreadable = false } = options;
   if (crop > resize) throw new UsageError(`--crop ${crop} does not fit into --resize ${resize}: give a --crop of at most ${resize}.`);
   const checkpointFile = await prepareOutput(out, resume, context);
 
@@ -56,6 +58,7 @@ export async function train(options: TrainCommandOptions, context: CommandContex
       ...(steps !== undefined && { steps }),
       ...(epochs !== undefined && { epochs }),
       ...(warmup !== undefined && { warmupSteps: warmup }),
+      ...(tune !== undefined && { tune }),
       signal: context.signal,
       onProgress: progress.onTraining,
       checkpoint: store,
@@ -102,15 +105,7 @@ export async function train(options: TrainCommandOptions, context: CommandContex
 /** Finds out now, not after hours of training, that the model can't be written. Returns the checkpoint's path. */
 async function prepareOutput(out: string, resume: boolean, context: CommandContext): Promise<string> {
   const checkpointFile = `${out}.checkpoint`;
-  if (await stat(out).then((info) => info.isDirectory(), () => false)) {
-    throw new InputError(`${out}: this is a folder; --out names the model file, e.g. ${join(out, 'model.safetensors')}.`, { file: out });
-  }
-  await mkdir(dirname(out), { recursive: true }).catch((cause: unknown) => {
-    throw fileError(dirname(out), cause, 'written');
-  });
-  const probe = `${out}.${process.pid}.tmp`;
-  await writeFileAtomic(probe, 'inp-former\n');
-  await rm(probe, { force: true });
+  await prepareOutputFile(out, 'model file', 'model.safetensors');
   if (resume && !existsSync(checkpointFile)) {
     throw new InputError(`${checkpointFile}: there is no checkpoint to resume from. Leave out --resume to start anew.`, { file: checkpointFile });
   }

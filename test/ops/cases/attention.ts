@@ -92,30 +92,6 @@ export const attentionCases: OperationCase[] = [
     },
   },
   {
-    name: 'prototypeAttention', operations: [ops.prototypeAttentionOperation, ops.prototypeAttentionGradientOperation],
-    differentiate: ['q', 'k', 'v', 'learnScale'], feeds: learnScale,
-    shapes: [
-      { B: 2, N: 37, M: 5, heads: 3, d: 16 }, { B: 1, N: 67, M: 1, heads: 2, d: 5 }, { B: 1, N: 145, M: 6, heads: 2, d: 64 }, { B: 3, N: 1, M: 13, heads: 2, d: 24 }, { B: 2, N: 19, M: 23, heads: 1, d: 7 }, { B: 5, N: 3, M: 2, heads: 4, d: 2 },
-    ],
-    build({ B, N, M, heads, d }: PrototypeSizes) {
-      const [q, k, v] = [input('q', [B, N, heads * d]), input('k', [B, M, heads * d]), input('v', [B, M, heads * d])];
-      return { y: ops.prototypeAttention({ query: ops.channels(q), key: ops.channels(k), value: ops.channels(v), learnScale: input('learnScale', [heads]), numHeads: heads }) };
-    },
-  },
-  {
-    // As the decoder does: keys and values of one linear. And channels that nobody reads, whose gradient is 0.
-    name: 'prototypeAttention of packed keys and values', operations: [ops.prototypeAttentionOperation, ops.prototypeAttentionGradientOperation],
-    differentiate: ['q', 'kv', 'learnScale'], feeds: learnScale,
-    shapes: [
-      { B: 2, N: 37, M: 6, heads: 3, d: 16 }, { B: 1, N: 67, M: 3, heads: 2, d: 5 }, { B: 1, N: 130, M: 6, heads: 1, d: 64 }, { B: 2, N: 2, M: 9, heads: 2, d: 24 }, { B: 1, N: 70, M: 2, heads: 3, d: 12 },
-    ],
-    build({ B, N, M, heads, d }: PrototypeSizes) {
-      const C = heads * d;
-      const [q, kv] = [input('q', [B, N, C + 4]), input('kv', [B, M, 2 * C])];
-      return { y: ops.prototypeAttention({ query: ops.channels(q, 4), key: ops.channels(kv, 0, C), value: ops.channels(kv, C, C), learnScale: input('learnScale', [heads, 1, 1]), numHeads: heads }) };
-    },
-  },
-  {
     name: 'prototypeAttentionWeights', operations: [ops.prototypeAttentionWeightsOperation], feeds: learnScale,
     shapes: [
       { B: 2, N: 37, M: 5, heads: 3, d: 16 }, { B: 1, N: 67, M: 1, heads: 2, d: 5 }, { B: 1, N: 145, M: 6, heads: 2, d: 64 }, { B: 3, N: 1, M: 13, heads: 2, d: 24 }, { B: 2, N: 19, M: 23, heads: 1, d: 7 },

@@ -55,7 +55,7 @@ export const lossCases: OperationCase[] = [
   },
   {
     name: 'tokenCosine', operations: [ops.tokenCosineOperation, ops.tokenCosineGradientOperation], shapes: tokenShapes, differentiate: ['a', 'b'],
-    build: (s: number[]) => ({ y: ops.tokenCosine(input('a', s), input('b', s)) }),
+    build: (s: number[]) => ({ ...ops.tokenCosine(input('a', s), input('b', s)) }),
   },
   {
     name: 'cosineMap', operations: [ops.cosineDistanceOperation, ops.cosineDistanceGradientOperation], shapes: tokenShapes.slice(1), differentiate: ['en', 'de'],

@@ -1,4 +1,4 @@
-import { input } from '../../../src/graph/tensor.ts';
+import { input, type Tensor } from '../../../src/graph/tensor.ts';
 import * as ops from '../../../src/ops/index.ts';
 import type { OperationCase } from '../../support/operation-case.ts';
 
@@ -22,6 +22,19 @@ export const matmulCases: OperationCase[] = [
     shapes: [[1, 3], [5, 7], [2, 3, 20], [65, 48], [130, 33], [1, 384]], differentiate: ['x', 'weight', 'bias'],
     build: (s: number[]) => ({ y: ops.layerNorm(input('x', s), input('weight', [s.at(-1)!]), input('bias', [s.at(-1)!]), 1e-6) }),
   },
+  {
+    name: 'stackedLayerNorm', operations: [ops.layerNormOperation, ops.layerNormInputGradientOperation, ops.layerNormWeightGradientOperation],
+    shapes: [[1, 2, 3, 3], [2, 5, 7, 9], [3, 6, 20, 64], [8, 65, 48, 48], [2, 130, 33, 40]], differentiate: ['x', 'weight', 'bias'],
+    build: ([d, rows, c, stride]: [number, number, number, number]) => ({ y: ops.stackedLayerNorm(input('x', [rows, c]), input('weight', [d, stride]), input('bias', [d, stride]), 1e-6) }),
+  },
+  {
+    name: 'layerNorm with its gradient added to another', operations: [ops.layerNormInputGradientOperation, ops.addOperation],
+    shapes: [[1, 3], [5, 7], [2, 3, 20], [65, 48], [130, 33]], differentiate: ['x', 'weight'],
+    build: (s: number[]) => {
+      const x = ops.gelu(input('x', s));
+      return { y: ops.add(x, ops.layerNorm(x, input('weight', [s.at(-1)!]), input('bias', [s.at(-1)!]), 1e-6)) };
+    },
+  },
   ...Object.entries(variants).map(([name, tuning]): OperationCase<Shape> => ({
     name: `matmul (${name})`, operations: [ops.matmulOperation], shapes,
     build: ({ m, n, k, lead }) => ({
@@ -31,7 +44,7 @@ export const matmulCases: OperationCase[] = [
     }),
   })),
   {
-    name: 'linear', operations: [ops.matmulOperation, ops.sumRowsOperation], shapes, differentiate: ['x', 'weight', 'bias'],
+    name: 'linear', operations: [ops.matmulOperation], shapes, differentiate: ['x', 'weight', 'bias'],
     build: ({ m, n, k, lead }: Shape) => ({ y: ops.linear(input('x', [...(lead ?? [m]), k]), input('weight', [n, k]), input('bias', [n])) }),
   },
   {
@@ -40,6 +53,36 @@ export const matmulCases: OperationCase[] = [
     build: ({ m, n, k }: Shape) => {
       const h = ops.gelu(ops.linear(input('x', [m, k]), input('weight', [n, k]), input('bias', [n])));
       return { y: ops.add(input('residual', [m, n]), ops.layerScale(h, input('gamma', [n]))) };
+    },
+  },
+  {
+    name: 'linear, its value kept for the backward', operations: [ops.matmulOperation, ops.geluOperation, ops.geluGradientOperation], shapes, differentiate: ['x', 'weight', 'bias'],
+    tolerance: 1e-5, // GELU's cancellation, see gelu
+    build: ({ m, n, k, lead }: Shape) => ({ y: ops.gelu(ops.linear(input('x', [...(lead ?? [m]), k]), input('weight', [n, k]), input('bias', [n]))) }),
+  },
+  {
+    name: 'stackedLinear', operations: [ops.matmulOperation], differentiate: ['x', 'weight', 'bias'],
+    shapes: [
+      { d: 1, m: 3, n: 2, k: 5, gap: 1 }, { d: 3, m: 6, n: 20, k: 12, gap: 0 }, { d: 8, m: 12, n: 36, k: 20, gap: 4 },
+      { d: 2, m: 37, n: 33, k: 18, gap: 3 }, { d: 2, m: 96, n: 64, k: 32, gap: 0 }, { d: 5, m: 7, n: 8, k: 3, gap: 2 },
+    ],
+    build: ({ d, m, n, k, gap }: { d: number; m: number; n: number; k: number; gap: number }) => ({
+      y: ops.stackedLinear(input('x', [d, m, k]), input('weight', [d, n * k + gap]), input('bias', [d, n + gap]), n),
+    }),
+  },
+  {
+    name: 'stack', operations: [ops.stackOperation, ops.unstackOperation], differentiate: ['a', 'b', 'c'],
+    shapes: [{ size: 64, stride: 64 }, { size: 128, stride: 192 }, { size: 3, stride: 3 }, { size: 20, stride: 64 }, { size: 65, stride: 67 }],
+    build: ({ size, stride }: { size: number; stride: number }) => ({
+      y: ops.gelu(ops.stack([ops.gelu(input('a', [size])), input('b', [size]), ops.gelu(input('c', [size]))], [3, stride])),
+    }),
+  },
+  {
+    name: 'unstack', operations: [ops.unstackOperation, ops.stackOperation], differentiate: ['x'],
+    shapes: [{ size: [64], stride: 64 }, { size: [2, 64], stride: 192 }, { size: [3], stride: 3 }, { size: [4, 5], stride: 64 }, { size: [65], stride: 67 }],
+    build: ({ size, stride }: { size: number[]; stride: number }) => {
+      const [a, b, c] = ops.unstack(ops.gelu(input('x', [3, stride])), size) as [Tensor, Tensor, Tensor];
+      return { a: ops.gelu(a), sum: ops.add(a, c), b };
     },
   },
   {

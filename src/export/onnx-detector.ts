@@ -1,0 +1,195 @@
+/**
+ * The detector from image to score as ONNX operators, written plainly: what model/encoder.ts, model/detector.ts and
+ * model/scoring.ts say with this engine's operations, with those of operator set 17. No shape depends on the batch, so
+ * it stays open. What does not depend on the image is computed here: class token, registers and interpolated position
+ * embedding are one constant, and the map's upsampling, resizing and blur, all linear and separable, are one matrix for
+ * each axis.
+ */
+import { UsageError } from '../errors.ts';
+import { encoderEpsilon, headEpsilon, tokenGrid, type DetectorConfig } from '../model/config.ts';
+import { interpolatePosition } from '../model/encoder.ts';
+import { trainableShapes } from '../model/parameters.ts';
+import { gaussianWeights } from '../ops/gaussian-blur.ts';
+import { resampleTaps, type TapTable } from '../ops/resample-taps.ts';
+import type { EncoderWeights } from '../weights/encoder.ts';
+import { OnnxGraph, type Value } from './onnx-graph.ts';
+import { flooredNorm, layerNorm, linear, mean, mlp, prototypeAttention, softmaxAttention, splitHeads, transposed, type Affine, type ModelTensor } from './onnx-layers.ts';
+
+export interface DetectorGraphOptions {
+  readonly config: DetectorConfig;
+  readonly encoder: EncoderWeights;
+  /** The trained tensors under the model file's names. */
+  readonly trained: ReadonlyMap<string, Float32Array>;
+  readonly mapSize: number;
+}
+
+type Tensors = (name: string) => ModelTensor;
+
+/** From the input `image` [B, 3, H, W] to the outputs `map` [B, 1, S, S] and `score` [B]. */
+export function detectorGraph({ config, encoder, trained, mapSize }: DetectorGraphOptions): OnnxGraph {
+  const g = new OnnxGraph();
+  const frozen: Tensors = (name) => {
+    const tensor = encoder.tensors.get(name);
+    if (!tensor) throw new UsageError(`The encoder ${encoder.name} has no tensor ${name}.`);
+    return { name, ...tensor };
+  };
+  const shapes = trainableShapes(config);
+  const learned: Tensors = (name) => ({ name, shape: shapes.get(name)!, data: trained.get(name)! });
+  const { groups, fused } = encode(g, frozen, config);
+  const prototypes = extractPrototypes(g, fused, learned, config);
+  const reconstructions = decode(g, fused, prototypes, learned, config);
+  score(g, groups, reconstructions, config, mapSize);
+  return g;
+}
+
+/** en_g [B, N, C] of each group, and x [B, N, C], the mean over all taps. */
+function encode(g: OnnxGraph, tensor: Tensors, config: DetectorConfig): { groups: Value[]; fused: Value } {
+  const blocks: Value[] = [];
+  for (let i = 0; i <= config.taps.at(-1)!; i++) {
+    const x = blocks.at(-1) ?? g.scope('embeddings', () => embed(g, tensor, config));
+    blocks.push(g.scope(`encoder.layer.${i}`, () => encoderBlock(g, x, (name) => tensor(`encoder.layer.${i}.${name}`), config)));
+  }
+  const taps = config.taps.map((t) => blocks[t]!);
+  // Class and register tokens are dropped after the mean.
+  const prefix = 1 + config.architecture.numRegisters;
+  const patches = (tokens: Value) => g.apply('Slice', [tokens, g.integers([prefix]), g.integers([prefix + tokenGrid(config).count]), g.integers([1])]);
+  return {
+    groups: config.encoderGroups.map((group, i) => g.scope(`encoder.group.${i}`, () => patches(mean(g, group.map((t) => taps[t]!))))),
+    fused: g.scope('encoder.fused', () => patches(mean(g, taps))),
+  };
+}
+
+/** Tokens before the first block, [B, 1 + R + N, C]. */
+function embed(g: OnnxGraph, tensor: Tensors, config: DetectorConfig): Value {
+  const { width: c, patchSize, numRegisters } = config.architecture;
+  const { count } = tokenGrid(config);
+  const projection = (kind: string) => g.tensor(tensor(`embeddings.patch_embeddings.projection.${kind}`));
+  const grid = g.apply('Conv', ['image', projection('weight'), projection('bias')], { kernel_shape: [patchSize, patchSize], strides: [patchSize, patchSize] });
+  const patches = g.apply('Transpose', [g.apply('Reshape', [grid, g.integers([0, c, count])])], { perm: [0, 2, 1] });
+
+  // Class token + position, registers without one, positions: added to the patches behind as many zeros.
+  const prefix = 1 + numRegisters;
+  const position = interpolatePosition(tensor('embeddings.position_embeddings').data, config);
+  const data = new Float32Array((prefix + count) * c);
+  data.set(tensor('embeddings.cls_token').data.map((value, i) => value + position[i]!));
+  if (numRegisters > 0) data.set(tensor('embeddings.register_tokens').data, c);
+  data.set(position.subarray(c), prefix * c);
+  const padded = g.apply('Pad', [patches, g.integers([0, prefix, 0, 0, 0, 0])]);
+  return g.apply('Add', [padded, g.tensor({ name: 'embeddings.prefix_and_positions', shape: [1, prefix + count, c], data })]);
+}
+
+function encoderBlock(g: OnnxGraph, x: Value, tensor: Tensors, { architecture: { width, numHeads, layerScale } }: DetectorConfig): Value {
+  const scaled = (y: Value, name: string) => (layerScale ? g.apply('Mul', [y, g.tensor(tensor(name))]) : y);
+  const attended = g.scope('attention', () => {
+    const qkv = linear(g, layerNorm(g, x, affine(tensor, 'norm1'), encoderEpsilon), stackedQkv(tensor));
+    const [query, key, value] = splitHeads(g, qkv, 3, width, numHeads) as [Value, Value, Value];
+    return linear(g, softmaxAttention(g, { query, key, value }, width, numHeads), affine(tensor, 'attention.output.dense'));
+  });
+  const h = g.apply('Add', [x, scaled(attended, 'layer_scale1.lambda1')]);
+  const hidden = mlp(g, layerNorm(g, h, affine(tensor, 'norm2'), encoderEpsilon), affine(tensor, 'mlp.fc1'), affine(tensor, 'mlp.fc2'));
+  return g.apply('Add', [h, scaled(hidden, 'layer_scale2.lambda1')]);
+}
+
+/** Query, key and value of an encoder's block as one linear map, [3 C, C], named `attention.attention.qkv`. */
+function stackedQkv(tensor: Tensors): Affine {
+  const stack = (kind: 'weight' | 'bias'): ModelTensor => {
+    const parts = ['query', 'key', 'value'].map((part) => tensor(`attention.attention.${part}.${kind}`));
+    const [{ name, shape: [rows, ...rest], data: { length } }] = parts as [ModelTensor, ...ModelTensor[]];
+    const data = new Float32Array(3 * length);
+    parts.forEach((part, i) => data.set(part.data, i * length));
+    return { name: name.replace('query', 'qkv'), shape: [3 * rows!, ...rest], data };
+  };
+  return { weight: stack('weight'), bias: stack('bias') };
+}
+
+/** The INP extractor: from x [B, N, C] to the image's prototypes [B, M, C]. */
+function extractPrototypes(g: OnnxGraph, x: Value, tensor: Tensors, config: DetectorConfig): Value {
+  const { width, numHeads } = config.architecture;
+  // [1, M, C] until the first attention to an image's tokens.
+  const tokens = tensor('prototype_token');
+  let t = g.tensor({ ...tokens, shape: [1, ...tokens.shape] });
+  for (let i = 0; i < config.extractorDepth; i++) {
+    const p = (name: string) => affine(tensor, `aggregation.${i}.${name}`);
+    t = g.scope(`aggregation.${i}`, () => {
+      const attended = g.scope('attn', () => {
+        // One norm1 for tokens and features alike.
+        const [query] = splitHeads(g, linear(g, layerNorm(g, t, p('norm1'), headEpsilon), p('attn.q')), 1, width, numHeads) as [Value];
+        const [key, value] = splitHeads(g, linear(g, layerNorm(g, x, p('norm1'), headEpsilon), p('attn.kv')), 2, width, numHeads) as [Value, Value];
+        return linear(g, softmaxAttention(g, { query, key, value }, width, numHeads), p('attn.proj'));
+      });
+      const h = g.apply('Add', [t, attended]);
+      return g.apply('Add', [h, mlp(g, layerNorm(g, h, p('norm2'), headEpsilon), p('mlp.fc1'), p('mlp.fc2'))]);
+    });
+  }
+  return t;
+}
+
+/** Bottleneck and INP-guided decoder: de_g [B, N, C] of each group, from x [B, N, C] and the prototypes. */
+function decode(g: OnnxGraph, x: Value, prototypes: Value, tensor: Tensors, config: DetectorConfig): Value[] {
+  const { width, numHeads } = config.architecture;
+  let y = g.scope('bottleneck.0', () => mlp(g, x, affine(tensor, 'bottleneck.0.fc1'), affine(tensor, 'bottleneck.0.fc2')));
+  const outputs: Value[] = [];
+  for (let i = 0; i < config.decoderDepth; i++) {
+    const p = (name: string) => affine(tensor, `decoder.${i}.${name}`);
+    y = g.scope(`decoder.${i}`, () => {
+      const attended = g.scope('attn', () => {
+        const [query] = splitHeads(g, linear(g, layerNorm(g, y, p('norm1'), headEpsilon), p('attn.q')), 1, width, numHeads) as [Value];
+        const [key, value] = splitHeads(g, linear(g, layerNorm(g, prototypes, p('norm1'), headEpsilon), p('attn.kv')), 2, width, numHeads) as [Value, Value];
+        return linear(g, prototypeAttention(g, { query, key, value }, tensor(`decoder.${i}.attn.learn_scale`), width), p('attn.proj'));
+      });
+      // No residual around the attention: it would let anomalous features through.
+      return g.apply('Add', [attended, mlp(g, layerNorm(g, attended, p('norm2'), headEpsilon), p('mlp.fc1'), p('mlp.fc2'))]);
+    });
+    outputs.push(y);
+  }
+  const reversed = outputs.reverse();
+  return config.decoderGroups.map((group, i) => g.scope(`decoder.group.${i}`, () => mean(g, group.map((position) => reversed[position]!))));
+}
+
+/** The outputs `map` and `score`, from en_g and de_g [B, N, C]. */
+function score(g: OnnxGraph, encoder: readonly Value[], decoder: readonly Value[], config: DetectorConfig, mapSize: number): void {
+  const { rows, columns } = tokenGrid(config);
+  g.scope('score', () => {
+    const distances = encoder.map((en, i) => {
+      const de = decoder[i]!;
+      const products = g.apply('ReduceSum', [g.apply('Mul', [en, de]), g.integers([-1])], { keepdims: 0 });
+      // The floor of PyTorch's CosineSimilarity.
+      const norms = [en, de].map((x) => flooredNorm(g, x, 1e-8, 0));
+      return g.apply('Sub', [g.scalar(1), g.apply('Div', [products, g.apply('Mul', norms)])]);
+    });
+    const tokens = g.apply('Reshape', [mean(g, distances), g.integers([-1, 1, rows, columns])]);
+    const vertical = g.tensor({ name: 'score.vertical', shape: [mapSize, rows], data: tokensToMap(rows, config.crop.height, mapSize) });
+    const horizontal = g.tensor({ name: 'score.horizontal', shape: [columns, mapSize], data: transposed(tokensToMap(columns, config.crop.width, mapSize), mapSize, columns) });
+    const map = g.apply('MatMul', [g.apply('MatMul', [vertical, tokens]), horizontal], {}, 'map');
+    const count = Math.max(1, Math.floor(0.01 * mapSize * mapSize));
+    const [highest] = g.applyForMany('TopK', [g.apply('Reshape', [map, g.integers([0, -1])]), g.integers([count])], { axis: -1, largest: 1, sorted: 0 }, 2) as [Value, Value];
+    g.apply('ReduceMean', [highest], { axes: [-1], keepdims: 0 }, 'score');
+  });
+}
+
+/**
+ * One axis of the way from tokens to the map as a matrix [mapSize, tokens]: bilinear to the crop (aligned corners),
+ * bilinear to the map's size (not aligned), Gaussian with zero padding.
+ */
+function tokensToMap(tokens: number, crop: number, mapSize: number): Float32Array {
+  const identity = Float64Array.from({ length: tokens * tokens }, (_, i) => (i % (tokens + 1) === 0 ? 1 : 0));
+  const upsampled = resampleRows(identity, tokens, resampleTaps('bilinear-align-corners', tokens, crop));
+  const resized = resampleRows(upsampled, tokens, resampleTaps('bilinear', crop, mapSize));
+  const weights = gaussianWeights({ size: 5, sigma: 4 });
+  const blurred = resized.map((_, i) => weights.reduce((sum, weight, u) => sum + weight * (resized[i + (u - (weights.length - 1) / 2) * tokens] ?? 0), 0));
+  return Float32Array.from(blurred);
+}
+
+/** The table's weighted sums of the matrix's rows. */
+function resampleRows(matrix: Float64Array, columns: number, { outputSize, width, index, weight }: TapTable): Float64Array {
+  return Float64Array.from({ length: outputSize * columns }, (_, i) => {
+    const row = Math.floor(i / columns);
+    let sum = 0;
+    for (let t = row; t < width * outputSize; t += outputSize) sum += weight[t]! * matrix[index[t]! * columns + (i % columns)]!;
+    return sum;
+  });
+}
+
+function affine(tensor: Tensors, name: string): Affine {
+  return { weight: tensor(`${name}.weight`), bias: tensor(`${name}.bias`) };
+}
