@@ -1,6 +1,7 @@
 /**
  * inp-former-webgpu: trains and runs INP-Former, a visual anomaly detector, on WebGPU. This is the core, the same in
- * a browser and in Node; `inp-former-webgpu/browser` and `inp-former-webgpu/node` add what each platform brings.
+ * a browser and in Node; `inp-former-webgpu/browser` and `inp-former-webgpu/node` add what each platform brings. What few
+ * pages need is apart, so that the others don't ship it: `inp-former-webgpu/evaluate` and `inp-former-webgpu/onnx`.
  *
  *   const engine = await Engine.create({ gpu: navigator.gpu });
  *   const { inspector, model } = await trainInspector(engine, { encoder, images });
@@ -20,8 +21,6 @@ export { findRegions, type Box, type DefectRegion } from './inspect/regions.ts';
 export { trainInspector, type CheckpointStore, type TrainOptions, type TrainProgress, type TrainResult } from './train/train.ts';
 export type { FeatureCacheOptions, SpillStore } from './train/feature-cache.ts';
 export { planReport, type PlanReport, type PlanReportOptions } from './train/plan-report.ts';
-export { evaluate, type Evaluation, type EvaluationSample } from './evaluate/evaluate.ts';
-export { exportOnnx, type ExportOnnxOptions } from './export/onnx.ts';
 
 // Images and encoders
 export { checkRasterImage, rasterFromFloats, type ImageSource, type RasterImage } from './data/image.ts';

@@ -7,7 +7,8 @@ import { UsageError } from '../errors.ts';
 import { readModel, type ModelMetadata } from '../inspect/model-file.ts';
 import { version } from '../version.ts';
 import type { EncoderWeights } from '../weights/encoder.ts';
-import type { OnnxPort } from '../weights/onnx-writer.ts';
+import { writeOnnx, type OnnxPort } from '../weights/onnx-writer.ts';
+import { detectorGraph } from './onnx-detector.ts';
 
 /** ONNX's operator set that the file asks for: the first with LayerNormalization, so that old runtimes take it too. */
 export const onnxOpset = 17;
@@ -36,8 +37,6 @@ export interface ExportOnnxOptions {
 export async function exportOnnx({ model, encoder, batchSize, name = 'model' }: ExportOnnxOptions): Promise<Uint8Array> {
   if (batchSize !== undefined && !(Number.isInteger(batchSize) && batchSize > 0)) throw new UsageError(`batchSize must be a positive integer, got ${batchSize}.`);
   const { metadata, config, values } = readModel(model, encoder, name);
-  // Loaded when asked for: a page that never exports does not ship it.
-  const [{ detectorGraph }, { writeOnnx }] = await Promise.all([import('./onnx-detector.ts'), import('../weights/onnx-writer.ts')]);
   const { nodes, initializers } = detectorGraph({ config, encoder, trained: values, mapSize: metadata.mapSize });
   const { input, outputs } = onnxPorts(metadata, batchSize);
   return writeOnnx({

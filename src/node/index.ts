@@ -1,5 +1,7 @@
 /** What Node adds to the core: Dawn, image files, folders, encoders from disk or download, atomic files. */
 export * from '../index.ts';
+export { evaluate, type Evaluation, type EvaluationSample } from '../evaluate/evaluate.ts';
+export { exportOnnx, type ExportOnnxOptions } from '../export/onnx.ts';
 export { createNodeEngine } from './engine.ts';
 export { createGpu, noAdapterAdvice, type AdapterChoice } from './adapter.ts';
 export { decodeImageFile, encodePng, imageFileSource } from './images.ts';

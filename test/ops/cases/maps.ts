@@ -46,7 +46,7 @@ export const mapCases: OperationCase[] = [
   resampleCase('bicubic', true, 0),
   resampleCase('bicubic-antialias', true),
   {
-    name: 'gaussianBlur', operations: [ops.gaussianBlurOperation], differentiate: ['x'],
+    name: 'gaussianBlur', operations: [ops.resampleOperation], differentiate: ['x'],
     shapes: [
       { x: [1, 1] }, { x: [2, 3, 4] }, { x: [3, 17, 9] }, { x: [1, 33, 65], size: 3, sigma: 0.7 },
       { x: [2, 2, 8, 5], size: 7, sigma: 2 }, { x: [1, 4, 4], size: 1, sigma: 4 },
