@@ -168,9 +168,9 @@ interface OperandLoads {
  * Loads for one operand. `across`: stored [depth, size], a slice of K is contiguous; else [size, depth], each row or
  * column is contiguous along K. Vectors where the contiguous length is a multiple of 4.
  */
-function operandLoads(p: GemmKernel, buffer: string, name: string, across: boolean, size: number, batchStride: number, block: number, start: string): OperandLoads {
+function operandLoads(p: GemmKernel, buffer: string, name: string, across: boolean, size: number, batchStride: number, block: number, start: string, scalar = false): OperandLoads {
   const { depth } = p;
-  const vector = (across ? size : depth) % 4 === 0 && batchStride % 4 === 0;
+  const vector = !scalar && (across ? size : depth) % 4 === 0 && batchStride % 4 === 0;
   const offset = offsetOf(p, batchStride, vector ? 4 : 1);
   const half = buffer === 'B' && p.halfB;
   const read = (index: string): string => (half ? `${vector ? 'vec4f' : 'f32'}(${buffer}[${index}])` : `${buffer}[${index}]`);
@@ -202,8 +202,9 @@ function operandLoads(p: GemmKernel, buffer: string, name: string, across: boole
   return { type, stored, bases, get four(): string { return unavailable(); }, element: unavailable, single: unpack((n) => read(across ? `k * ${size}u + ${name}i${n}` : `${name}i${n} + k`)) };
 }
 
-function loadsOfA(p: GemmKernel): OperandLoads {
-  return operandLoads(p, 'A', 'a', p.transposeA, p.rows, p.strides.a, p.variant.blockRows, 'row');
+/** @param scalar whether the buffer is one of f32 although its sizes would allow vectors */
+function loadsOfA(p: GemmKernel, scalar = false): OperandLoads {
+  return operandLoads(p, 'A', 'a', p.transposeA, p.rows, p.strides.a, p.variant.blockRows, 'row', scalar);
 }
 
 /** Tiles of A [rows, tileDepth] and B [tileDepth, columns] are staged, zero beyond the end of K, then multiplied. */
@@ -265,7 +266,7 @@ function store(p: GemmKernel, vector: boolean): string {
 
 /** The invocations of the first block column sum their rows of op(A) along K once more: few of many do. */
 function rowSums(p: GemmKernel): string {
-  const a = loadsOfA(p);
+  const a = loadsOfA(p, p.variant.kind === 'tiled');
   const { begin, end } = depthRange(p);
   const rows = range(p.variant.blockRows);
   const to = p.splits > 1 ? ` + wid.z * ${p.rows}u` : offsetOf(p, p.strides.rowSums);

@@ -3,11 +3,13 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { AbortedError } from '../../src/errors.ts';
 import { autotune, readTuning, writeTuning } from '../../src/graph/autotune.ts';
+import { differentiate } from '../../src/graph/autograd.ts';
 import { compile } from '../../src/graph/plan.ts';
 import { input, type Tensor } from '../../src/graph/tensor.ts';
 import { Engine } from '../../src/engine.ts';
-import { gelu, gemmVariants, linear, matmul } from '../../src/ops/index.ts';
+import { add, gelu, gemmVariants, linear, matmul } from '../../src/ops/index.ts';
 import { Random } from '../../src/data/random.ts';
+import { ForcedTuning } from '../support/forced-tuning.ts';
 import { testContext } from '../support/gpu.ts';
 import { Executable } from '../../src/graph/executor.ts';
 import type { GpuContext } from '../../src/gpu/context.ts';
@@ -19,8 +21,10 @@ const shapes: Record<string, readonly number[]> = { x: [rows, depth], w: [column
 const graph = () => {
   const [x, w, b, g] = ['x', 'w', 'b', 'g'].map((name) => input(name, shapes[name]!)) as [Tensor, Tensor, Tensor, Tensor];
   const y = linear(x, w, b);
+  // Weight and bias gradients come from one kernel.
+  const [ofWeight, ofBias] = differentiate([{ tensor: y, gradient: g }], [w, b], add);
   return {
-    y, activated: gelu(y),
+    y, ofWeight: ofWeight!, ofBias: ofBias!, activated: gelu(y),
     dx: matmul(g, w, { shape: [rows, depth] }),
     dw: matmul(g, x, { transposeA: true, shape: [columns, depth] }),
     'dw, split': matmul(g, x, { transposeA: true, shape: [columns, depth], splits: 2 }),
@@ -28,19 +32,6 @@ const graph = () => {
 };
 const random = new Random('autotune');
 const feeds = Object.fromEntries(Object.entries(shapes).map(([name, shape]) => [name, Float32Array.from({ length: shape[0]! * (shape[1] ?? 1) }, () => random.normal())]));
-
-/** A table in which every kernel has the same variant. */
-class Forced extends Map<string, string> {
-  readonly variant: string;
-  constructor(variant: string) {
-    super();
-    this.variant = variant;
-  }
-
-  override get(): string {
-    return this.variant;
-  }
-}
 
 const planFor = (target: Target) => compile({ target, outputs: graph() });
 async function run(context: GpuContext, target: Target) {
@@ -60,7 +51,7 @@ describe('variants', () => {
     const reference = await run(context, { ...context.target, tuning: new Map() });
     let tried = 0;
     for (const name of Object.keys(gemmVariants)) {
-      const target = { ...context.target, tuning: new Forced(name) };
+      const target = { ...context.target, tuning: new ForcedTuning(name) };
       if (!planFor(target).dispatches.some((d) => d.tuning?.variants().some((v) => v.name === name))) continue;
       tried++;
       expect(await run(context, target), name).toEqual(reference);
@@ -74,11 +65,11 @@ describe('autotune', () => {
     const context = await testContext();
     const plan = planFor(context.target);
     const keys = new Map(plan.dispatches.filter((d) => d.tuning).map((d) => [d.tuning!.key, d.tuning!.variants().map((v) => v.name)]));
-    expect(keys.size).toBe(4);
+    expect(keys.size).toBe(5);
     const before = context.allocatedBytes;
     const steps: [number, number][] = [];
     const found = await autotune(context, plan, { onProgress: (done, total) => steps.push([done, total]) });
-    expect(steps).toEqual([[1, 4], [2, 4], [3, 4], [4, 4]]);
+    expect(steps).toEqual([[1, 5], [2, 5], [3, 5], [4, 5], [5, 5]]);
     expect([...found.keys()].sort()).toEqual([...keys.keys()].sort());
     for (const [key, name] of found) expect(keys.get(key)).toContain(name);
     expect(context.allocatedBytes).toBe(before);
@@ -96,7 +87,7 @@ describe('autotune', () => {
     const tuning = { load: async () => kept, save: vi.fn(async (text: string) => { kept = text; }) };
     const engine = await Engine.create({ device, tuning });
     const plan = engine.context.target;
-    expect(await engine.tune(planFor(plan))).toBe(4);
+    expect(await engine.tune(planFor(plan))).toBe(5);
     expect(await engine.tune(planFor(plan))).toBe(0);
     expect(tuning.save).toHaveBeenCalledTimes(1);
     const again = await Engine.create({ device, tuning });
