@@ -1,11 +1,13 @@
 /**
  * Mean of the k largest of a row, by radix selection: the floats' bits become unsigned keys of the same order, and
- * three histograms (11, 11, 10 bits) narrow the k-th largest key down to one. One workgroup a row; the only atomics
- * count integers, so the result does not depend on their order.
+ * four histograms of 8 bits narrow the k-th largest key down to one. One workgroup a row; the only atomics count
+ * integers, so the result does not depend on their order. Workgroup memory is kept small: SwiftShader's compiler clears
+ * it with a store an element, and takes seconds for thousands of them.
  */
 import type { Target } from '../src/gpu/target.ts';
 import { kernel, wgsl, type KernelSource } from '../src/gpu/wgsl.ts';
 import { groupGrid } from './common.wgsl.ts';
+import { keepLoop } from './head-rows.wgsl.ts';
 
 export interface TopMeanKernel {
   readonly label: string;
@@ -16,15 +18,18 @@ export interface TopMeanKernel {
   readonly target: Target;
 }
 
-const lanes = 256;
-const passes = 3;
+const digitBits = 8;
+const bins = 1 << digitBits;
+const passes = 32 / digitBits;
 
 export function topMeanKernel(p: TopMeanKernel): { source: KernelSource; workgroups: readonly [number, number, number]; passes: number } {
   const grid = groupGrid(p.rows, p.target);
+  const keep = keepLoop(p.target);
+  const lanes = p.target.family === 'gpu' ? 256 : p.target.family === 'lavapipe' ? 8 : 4;
   const source = kernel('top-mean.wgsl.ts', p.label, wgsl`
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
-var<workgroup> histogram: array<atomic<u32>, 2048>;
+var<workgroup> histogram: array<atomic<u32>, ${bins}>;
 var<workgroup> laneCounts: array<u32, ${lanes}>;
 var<workgroup> partial: array<f32, ${lanes}>;
 // The leading bits of the k-th largest key as far as they are known, and how many keys are above all that share them.
@@ -42,8 +47,8 @@ fn valueOf(key: u32) -> f32 {
 }
 
 // Walks the histogram from the top to the bin that holds the k-th largest key: first over the lanes' parts, then over bins.
-fn findDigit(lane: u32, bits: u32) {
-  let each = (1u << bits) / ${lanes}u;
+fn findDigit(lane: u32) {
+  let each = ${bins / lanes}u;
   var own = 0u;
   for (var bin = lane * each; bin < (lane + 1u) * each; bin++) { own += atomicLoad(&histogram[bin]); }
   laneCounts[lane] = own;
@@ -61,7 +66,7 @@ fn findDigit(lane: u32, bits: u32) {
       bin--;
     }
     above = higher;
-    prefix = (prefix << bits) | bin;
+    prefix = (prefix << ${digitBits}u) | bin;
   }
   workgroupBarrier();
 }
@@ -71,28 +76,26 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lane
   ${grid.index}
   let row = group * ${p.columns}u;
   var shift = 32u;
-  for (var round = 0u; round < ${passes}u; round++) {
-    let bits = select(11u, 10u, round == ${passes - 1}u);
-    let mask = (1u << bits) - 1u;
-    shift -= bits;
-    for (var bin = lane; bin <= mask; bin += ${lanes}u) { atomicStore(&histogram[bin], 0u); }
+  for (var round = 0u; round < ${passes}u${keep}; round++) {
+    shift -= ${digitBits}u;
+    for (var bin = lane; bin < ${bins}u; bin += ${lanes}u) { atomicStore(&histogram[bin], 0u); }
     workgroupBarrier();
-    for (var j = lane; j < ${p.columns}u; j += ${lanes}u) {
+    for (var j = lane; j < ${p.columns}u${keep}; j += ${lanes}u) {
       let digits = keyOf(x[row + j]) >> shift;
-      if ((digits >> bits) == prefix) { atomicAdd(&histogram[digits & mask], 1u); }
+      if ((digits >> ${digitBits}u) == prefix) { atomicAdd(&histogram[digits % ${bins}u], 1u); }
     }
     workgroupBarrier();
-    findDigit(lane, bits);
+    findDigit(lane);
   }
   let threshold = prefix;
   var sum = 0.0f;
-  for (var j = lane; j < ${p.columns}u; j += ${lanes}u) {
+  for (var j = lane; j < ${p.columns}u${keep}; j += ${lanes}u) {
     let value = x[row + j];
     if (keyOf(value) > threshold) { sum += value; }
   }
   partial[lane] = sum;
   workgroupBarrier();
-  for (var step = ${lanes / 2}u; step > 0u; step = step >> 1u) {
+  for (var step = ${lanes / 2}u${keep}; step > 0u; step = step >> 1u) {
     if (lane < step) { partial[lane] = partial[lane] + partial[lane + step]; }
     workgroupBarrier();
   }

@@ -1,0 +1,36 @@
+/** Numbers that need no GPU: what a page ships, and what the plans need in memory. */
+import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
+import { build } from 'esbuild';
+import { planReport } from '../src/train/plan-report.ts';
+import { findEncoder } from '../src/weights/catalog.ts';
+import type { Figure } from './results.ts';
+
+/** Bytes of everything that `inp-former-webgpu/browser` offers, core and shaders, in one minified module: raw and gzipped. */
+export async function shippedBytes(root: string): Promise<{ raw: number; gzip: number }> {
+  // Reading and writing ONNX files is loaded when it is asked for, and is no part of what inspects or trains.
+  const { outputFiles } = await build({
+    entryPoints: [join(root, 'src/browser/index.ts')], bundle: true, write: false, minify: true, format: 'esm', platform: 'browser', target: 'chrome113',
+    treeShaking: true, logLevel: 'silent', external: ['pbf'],
+  });
+  const code = outputFiles[0]!.contents;
+  return { raw: code.byteLength, gzip: gzipSync(code, { level: 9 }).byteLength };
+}
+
+export async function figures(root: string): Promise<Figure[]> {
+  const { raw, gzip } = await shippedBytes(root);
+  const plan = (encoder: string, crop: number, batchSize: number, train: boolean): Figure[] => {
+    const { peakBytes, kernels } = planReport({ ...findEncoder(encoder), crop, batchSize, train });
+    const what = `${train ? 'train' : 'inspect'}/${encoder}-${crop}/batch-${batchSize}`;
+    return [
+      { id: `peak/${what}`, title: `${what}: memory with the limits that every adapter has`, value: peakBytes, unit: 'bytes' },
+      { id: `kernels/${what}`, title: `${what}: kernels`, value: kernels, unit: 'kernels' },
+    ];
+  };
+  return [
+    { id: 'shipped/raw', title: 'core and shaders, minified', value: raw, unit: 'bytes' },
+    { id: 'shipped/gzip', title: 'core and shaders, minified and gzipped', value: gzip, unit: 'bytes' },
+    ...plan('dinov2-small', 392, 1, false), ...plan('dinov2-base', 392, 1, false),
+    ...plan('tiny', 224, 8, true), ...plan('dinov2-base', 392, 16, true),
+  ];
+}
