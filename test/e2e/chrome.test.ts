@@ -43,6 +43,10 @@ test('every operation, on its first shape, agrees with its reference', async () 
   expect(outcomes.filter(({ error, tolerance }) => !(error <= tolerance))).toEqual([]);
 });
 
+test('what autotuning has found is kept in the page\'s storage', async () => {
+  expect(await chrome.call<number[]>('tune')).toEqual([1, 0]);
+});
+
 describeGolden('in headless Chrome', () => {
   test('tiny: features, prototypes, map and score, every gradient, training steps', async () => {
     const { settings, config, objective, encoder, trainables, forward } = await loadModelCase('tiny');

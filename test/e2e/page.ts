@@ -96,6 +96,17 @@ let checkpoint: Uint8Array | undefined;
 const pageTests = {
   adapter: (): Promise<string> => withEngine(async ({ adapter }) => adapter.name),
 
+  /** Kernels measured for a small plan by this page's first engine, and then by another one, which finds what was kept. */
+  tune: async (): Promise<number[]> => {
+    const measured: number[] = [];
+    for (let i = 0; i < 2; i++) {
+      measured.push(await withEngine((engine) => engine.tune(compile({
+        target: engine.context.target, outputs: { product: ops.matmul(input('a', [64, 64]), input('b', [64, 64]), { shape: [64, 64] }) },
+      }))));
+    }
+    return measured;
+  },
+
   /** Every row of the operations' table, on its first shape. */
   operations: (): Promise<OperationOutcome[]> => withEngine(async ({ context }) => {
     const outcomes: OperationOutcome[] = [];

@@ -49,6 +49,15 @@ describe('fusion', () => {
     expect(operationsOf({ first, second, y: gelu(second) })).toEqual(['matmul+gelu', 'gelu']);
   });
 
+  it('takes a sum into the product that is made last, so that what the other one reads is free early', () => {
+    const leaf = x();
+    const first = dense(leaf, 'first');
+    const between = gelu(leaf);
+    const last = dense(leaf, 'last');
+    expect(operationsOf({ y: add(first, last), between })).toEqual(['matmul', 'gelu', 'matmul+add']);
+    expect(operationsOf({ y: add(last, first), between })).toEqual(['matmul', 'gelu', 'matmul+add']);
+  });
+
   it('does not move a producer past a reader of its value', () => {
     const h = dense(x());
     const reader = reshape(h, [columns, rows]);
