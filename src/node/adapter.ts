@@ -68,7 +68,8 @@ async function loadDawn(): Promise<GPU> {
     throw new AdapterError('no-adapter', 'WebGPU in Node needs the npm package webgpu (Dawn): npm install webgpu.', { cause });
   }
   // Rounded timestamps protect a page's visitors; here they would only blur the profile of short kernels.
-  return dawn.create(['disable-dawn-features=timestamp_quantization']);
+  // And adapters list the experimental features that they have, such as subgroup matrices, only where those are allowed.
+  return dawn.create(['disable-dawn-features=timestamp_quantization', 'enable-dawn-features=allow_unsafe_apis']);
 }
 
 /** Dawn refuses an adapter that it knows to be broken by rejecting; that counts as none. */

@@ -15,13 +15,12 @@ import { uploadEncoder, uploadTrainables } from '../../src/model/memory.ts';
 import { trainableLeaves, trainableShapes, type ParameterLeaves } from '../../src/model/parameters.ts';
 import { scoreReconstruction } from '../../src/model/scoring.ts';
 import {
-  add, channels, coherence, gemmVariants, gradientNorm, hardMiningFactor, mean, pack, prototypeAttentionWeights, reshape, scale, scaleTokenGradient, stableAdamW,
+  add, channels, coherence, gradientNorm, hardMiningFactor, mean, pack, prototypeAttentionWeights, reshape, scale, scaleTokenGradient, stableAdamW,
   stableAdamWSchedule, vectorCosineLoss,
 } from '../../src/ops/index.ts';
 import { learningRateAt } from '../../src/train/schedule.ts';
 import { TrainingStep } from '../../src/train/step.ts';
 import { describeGolden, expectClose, float32, goldenTensors, maxAbsDifference, rms } from '../support/golden.ts';
-import { ForcedTuning } from '../support/forced-tuning.ts';
 import { testContext } from '../support/gpu.ts';
 import {
   expectGradient, expectUpdate, featuresPerImage, modelGradients, gradientTolerance, keyBiasLength, loadModelCase, modelCases, narrowTarget, runGraph,
@@ -193,24 +192,6 @@ describeGolden('whole model', () => {
         expectNorm(results.norm!, float32(golden, 'grad_norm')[0]!);
         for (const key of Object.keys(gradients)) expectGradient(key.slice(6), results[key]!, float32(golden, key), config);
       }
-    });
-
-    // One case is enough: what the variants do with other shapes is held by test/graph/autotune.test.ts.
-    if (name === modelCases()[0]) test('every variant of a kernel that autotuning can pick gives the same bits', async () => {
-      const { config, settings, objective: options } = model;
-      const { target } = await testContext();
-      const run = async (tuning: Map<string, string>) => {
-        const on = { ...target, tuning };
-        const { scoring } = inspectionGraph(imageInput(), config, settings.map_size);
-        const { objective, norm, gradients, slices } = trainingGraph(config, settings.batch, on, options);
-        return {
-          ...await runGraph({ map: scoring.map, score: scoring.score }, image(), [encoderMemory, trainableMemory], on),
-          ...await runGraph({ loss: objective.loss, norm, ...Object.fromEntries(gradients) }, sliceInputs(imageFeatures, slices, cachedTensors(model)), [trainableMemory], on),
-        };
-      };
-      // What the family picks is held to the golden set by the other tests.
-      const expected = await run(new Map());
-      for (const variant of Object.keys(gemmVariants)) expect(await run(new ForcedTuning(variant)), variant).toEqual(expected);
     });
 
     test('training steps as production runs them, one submit each', async () => {
