@@ -1,21 +1,29 @@
 /** Numbers that need no GPU: what a page ships, and what the plans need in memory. */
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
-import { build } from 'esbuild';
+import { build, type Plugin } from 'esbuild';
 import { planReport } from '../src/train/plan-report.ts';
 import { findEncoder } from '../src/weights/catalog.ts';
 import type { Figure } from './results.ts';
 
-/** Bytes of everything that `inp-former-webgpu/browser` offers, core and shaders, in one minified module: raw and gzipped. */
+/**
+ * Bytes of everything that `inp-former-webgpu/browser` offers, core and shaders, in one minified module: raw and gzipped. What is
+ * loaded on adapters with matrix units alone is apart, as it is for a page.
+ */
 export async function shippedBytes(root: string): Promise<{ raw: number; gzip: number }> {
-  // Reading and writing ONNX files is loaded when it is asked for, and is no part of what inspects or trains.
   const { outputFiles } = await build({
     entryPoints: [join(root, 'src/browser/index.ts')], bundle: true, write: false, minify: true, format: 'esm', platform: 'browser', target: 'chrome113',
-    treeShaking: true, logLevel: 'silent', external: ['pbf'],
+    treeShaking: true, logLevel: 'silent', external: ['pbf'], plugins: [lazyModulesApart],
   });
   const code = outputFiles[0]!.contents;
   return { raw: code.byteLength, gzip: gzipSync(code, { level: 9 }).byteLength };
 }
+
+/** Leaves dynamically imported modules out of the bundle. */
+const lazyModulesApart: Plugin = {
+  name: 'lazy modules apart',
+  setup: ({ onResolve }) => { onResolve({ filter: /^\./ }, ({ kind, path }) => (kind === 'dynamic-import' ? { path, external: true } : undefined)); },
+};
 
 export async function figures(root: string): Promise<Figure[]> {
   const { raw, gzip } = await shippedBytes(root);

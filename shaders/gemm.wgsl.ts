@@ -4,8 +4,9 @@
  * over K; loads are vec4 where the sizes allow it. Rows and columns past the end are clamped when loading, once and
  * outside the loop, and masked when storing, so nothing inside the loop checks a bound.
  *
- * Two variants: `register` reads A and B directly (CPU adapters, where a barrier costs more than a load), `tiled`
- * stages them through workgroup memory (GPUs). `splits` > 1 cuts K into chunks whose partial products are summed by
+ * Three kinds: `register` reads A and B directly; `exchange` as well, but the lanes of a subgroup read each element of
+ * their common tile once and pass it on in registers (CPU adapters, where a load costs as much as a dozen multiply-adds, see
+ * {@link multiplyExchanged}); `tiled` stages them through workgroup memory (GPUs). `splits` > 1 cuts K into chunks whose partial products are summed by
  * {@link sumSplitsKernel} in a fixed order: weight gradients have a long K and a small C. `batch` > 1 does several
  * products of one shape in a dispatch. A weight gradient's kernel also gives the bias gradient, the row sums of op(A).
  */
@@ -17,11 +18,11 @@ import { declareOperands, finish, functionsOf, operandsOf } from './epilogue.wgs
 import type { Target } from '../src/gpu/target.ts';
 
 export interface GemmVariant {
-  readonly kind: 'register' | 'tiled';
-  /** Block of C that one invocation computes; multiples of 4. */
+  readonly kind: 'register' | 'exchange' | 'tiled';
+  /** Rows of A and columns of B that one invocation loads; multiples of 4. Their products are its block of C, and in `exchange` those with the other lanes' columns too. */
   readonly blockRows: number;
   readonly blockColumns: number;
-  /** Invocations of a workgroup along the rows and columns of C. */
+  /** Invocations of a workgroup along the rows and columns of C; in `exchange` 1: its lanes lie along both. */
   readonly groupRows: number;
   readonly groupColumns: number;
   /** `tiled`: how much of K is staged at a time; a multiple of 4. */
@@ -46,6 +47,8 @@ export interface GemmShape {
 export interface GemmKernel extends GemmShape {
   readonly label: string;
   readonly variant: GemmVariant;
+  /** `exchange`: the invocations of a workgroup, 4 or 8; no more than a subgroup has. */
+  readonly lanes?: number | undefined;
   readonly splits: number;
   /** Pointwise steps on the values before they are stored; operands are bound after A and B. */
   readonly epilogues: readonly Epilogue[];
@@ -65,28 +68,36 @@ export interface GemmDispatch {
   readonly workgroups: readonly [number, number, number];
 }
 
+/** Rows and columns of C that a workgroup computes, and its invocations along both. */
+export function tileOf(v: GemmVariant, lanes = 1): { rows: number; columns: number; invocations: readonly [number, number] } {
+  if (v.kind === 'exchange') return { rows: v.blockRows * lanes, columns: v.blockColumns * lanes, invocations: [lanes, 1] };
+  return { rows: v.blockRows * v.groupRows, columns: v.blockColumns * v.groupColumns, invocations: [v.groupColumns, v.groupRows] };
+}
+
 export function gemmKernel(p: GemmKernel): GemmDispatch {
   const { variant: v, rows, columns, strides } = p;
-  const workgroups = [
-    Math.ceil(columns / (v.blockColumns * v.groupColumns)), Math.ceil(rows / (v.blockRows * v.groupRows)), p.splits * p.batch,
-  ] as const;
-  const body = v.kind === 'register' ? registerBody(p) : tiledBody(p);
+  const exchange = v.kind === 'exchange';
+  if (exchange && p.lanes !== 4 && p.lanes !== 8) throw new UsageError(`${p.label}: its variant passes elements between 4 or 8 lanes, found ${p.lanes ?? 'no subgroups'}. Use another variant on this adapter.`);
+  const tile = tileOf(v, p.lanes);
+  const workgroups = [Math.ceil(columns / tile.columns), Math.ceil(rows / tile.rows), p.splits * p.batch] as const;
+  const body = v.kind === 'tiled' ? tiledBody(p) : registerBody(p);
+  const [x, y] = exchange ? ['lane', 'lane'] : ['lid.x', 'lid.y'];
   const vector = columns % 4 === 0 && strides.c % 4 === 0 && strides.bias % 4 === 0;
   const type = vector ? 'vec4f' : 'f32';
   const outputs = [`C: array<${type}>`, ...(p.rowSums ? ['rowSums: array<f32>'] : []), ...(p.keptBefore === undefined ? [] : [`kept: array<${type}>`])];
   const firstOutput = 2 + operandsOf(p.epilogues).length;
-  const source = kernel('gemm.wgsl.ts', p.label, wgsl`${p.halfB ? 'enable f16;' : ''}
-@group(0) @binding(0) var<storage, read> A: array<${body.typeA}>;
-@group(0) @binding(1) var<storage, read> B: array<${body.typeB}>;
+  const source = kernel('gemm.wgsl.ts', p.label, wgsl`${p.halfB ? 'enable f16;' : ''}${exchange ? 'enable subgroups;' : ''}
+@group(0) @binding(0) var<storage, read> A: ${arrayOf(body.typeA, p.batch * strides.a)};
+@group(0) @binding(1) var<storage, read> B: ${arrayOf(body.typeB, p.batch * strides.b)};
 ${declareOperands(p.epilogues, 2, type)}
 ${outputs.map((declaration, n) => `@group(0) @binding(${firstOutput + n}) var<storage, read_write> ${declaration};`).join('\n')}
 ${functionsOf(p.epilogues)}
 ${body.declarations}
-@compute @workgroup_size(${v.groupColumns}, ${v.groupRows})
-fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_id) lid: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let row = (wid.y * ${v.groupRows}u + lid.y) * ${v.blockRows}u;
-  let column = (wid.x * ${v.groupColumns}u + lid.x) * ${v.blockColumns}u;
-  ${accumulators(v)}
+@compute @workgroup_size(${tile.invocations.join(', ')})
+fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_id) lid: vec3u, @builtin(${exchange ? 'subgroup_invocation_id' : 'local_invocation_index'}) lane: u32) {
+  let row = wid.y * ${tile.rows}u + ${y} * ${v.blockRows}u;
+  let column = wid.x * ${tile.columns}u + ${x} * ${v.blockColumns}u;
+  ${accumulators(p)}
   ${body.code}
   ${store(p, vector)}
   ${p.rowSums ? rowSums(p) : ''}
@@ -99,8 +110,14 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_id) lid: ve
 /** The element that the z-th product of a batch begins at, added to an index: nothing, where there is one product. */
 const offsetOf = (p: GemmKernel, stride: number, unit = 1): string => (p.batch > 1 ? ` + wid.z * ${stride / unit}u` : '');
 
-function accumulators(v: GemmVariant): string {
-  return range(v.blockRows).map((i) => range(v.blockColumns).map((j) => `var c${i}_${j} = 0.0f;`).join(' ')).join('\n  ');
+/** With a fixed size, and loops whose bounds are constants, the compiler sees that no index leaves the array, and clamps none. */
+const arrayOf = (type: string, elements: number): string => `array<${type}, ${type.startsWith('vec4') ? elements / 4 : elements}>`;
+
+/** Columns of C that an invocation computes: its own, and in `exchange` those of every lane, the lane with index (own ^ x) at x. */
+const columnsOf = ({ variant: v, lanes }: GemmKernel): number => v.blockColumns * (v.kind === 'exchange' ? lanes! : 1);
+
+function accumulators(p: GemmKernel): string {
+  return range(p.variant.blockRows).map((i) => range(columnsOf(p)).map((j) => `var c${i}_${j} = 0.0f;`).join(' ')).join('\n  ');
 }
 
 /** All products of one slice of K: `a(i)` and `b(j)` are expressions for its elements. */
@@ -110,6 +127,27 @@ function multiply(v: GemmVariant, a: (i: number) => string, b: (j: number) => st
     .join('\n    ');
 }
 
+/**
+ * All products of `steps` slices of K between the rows of a lane and the columns of all lanes: in step x of as many steps
+ * as there are lanes, with the columns of lane ^ x. So a tile of (blockRows lanes) x (blockColumns lanes) needs but
+ * blockRows + blockColumns loads a lane. On CPU adapters a load is one branch and one scalar load for each lane, 12 to 20
+ * multiply-adds' time, and a swap one instruction. Several slices go into one expression, in K's order: what a loop
+ * carries on is blended with the mask of the active lanes each time that it is assigned.
+ */
+function multiplyExchanged({ variant: v, lanes }: GemmKernel, steps: number, a: (i: number, s: number) => string, b: (j: number, s: number) => string): string {
+  const swap = (value: string, x: number): string => {
+    if (x === 0) return value;
+    return lanes === 4 ? `${['quadSwapX', 'quadSwapY', 'quadSwapDiagonal'][x - 1]}(${value})` : `subgroupShuffleXor(${value}, ${x}u)`;
+  };
+  return range(lanes!).flatMap((x) => range(v.blockColumns).map((j) => {
+    const sums = range(v.blockRows).map((i) => {
+      const sum = `c${i}_${x * v.blockColumns + j}`;
+      return `${sum} = ${range(steps).reduce((text, s) => `fma(${a(i, s)}, y${s}, ${text})`, sum)};`;
+    });
+    return `{ ${range(steps).map((s) => `let y${s} = ${swap(b(j, s), x)};`).join(' ')} ${sums.join(' ')} }`;
+  })).join('\n    ');
+}
+
 interface Body {
   readonly typeA: string;
   readonly typeB: string;
@@ -117,37 +155,37 @@ interface Body {
   readonly code: string;
 }
 
-/** The range of K that this workgroup sums: all of it, or its split (a multiple of 4 long, the last one to the end). */
-function depthRange(p: GemmKernel): { begin: string; end: string } {
-  if (p.splits === 1) return { begin: '0u', end: `${p.depth}u` };
+/** The range of K that this workgroup sums, as `begin` and `end`: all of it, or its split (a multiple of 4 long, the last one to the end). */
+function depthRange(p: GemmKernel): string {
+  if (p.splits === 1) return `const begin = 0u; const end = ${p.depth}u;`;
   const chunk = Math.floor(p.depth / 4 / p.splits) * 4;
-  return { begin: `wid.z * ${chunk}u`, end: `select((wid.z + 1u) * ${chunk}u, ${p.depth}u, wid.z == ${p.splits - 1}u)` };
+  return `let begin = wid.z * ${chunk}u; let end = select(begin + ${chunk}u, ${p.depth}u, wid.z == ${p.splits - 1}u);`;
 }
 
 /**
- * Where an operand is contiguous along K and both load as vectors, K runs in steps of 4 (and depth % 4 is 0);
- * otherwise one slice at a time, which for the weight gradient's layout is as fast and a quarter of the code.
+ * Where both operands load as vectors, K runs in steps of 4 (and depth % 4 is 0); otherwise one slice at a time, which
+ * for the weight gradient's layout is as fast and a quarter of the code unless lanes exchange elements.
  */
 function registerBody(p: GemmKernel): Body {
   const { variant: v } = p;
+  const exchange = v.kind === 'exchange';
   const [a, b] = [loadsOfA(p), operandLoads(p, 'B', 'b', !p.transposeB, p.columns, p.strides.b, v.blockColumns, 'column')];
-  const { begin, end } = depthRange(p);
-  const inFours = a.type === 'vec4f' && b.type === 'vec4f' && (!p.transposeA || p.transposeB);
+  const inFours = a.type === 'vec4f' && b.type === 'vec4f' && p.depth % 4 === 0 && (exchange || !p.transposeA || p.transposeB);
   const loop = inFours
-    ? `for (var k4 = ${begin} / 4u; k4 < end / 4u; k4++) {
+    ? `for (var k4 = begin / 4u; k4 < end / 4u; k4++) {
     ${a.four}
     ${b.four}
-    ${range(4).map((s) => multiply(v, (i) => a.element(i, s), (j) => b.element(j, s))).join('\n    ')}
+    ${exchange ? multiplyExchanged(p, 4, a.element, b.element) : range(4).map((s) => multiply(v, (i) => a.element(i, s), (j) => b.element(j, s))).join('\n    ')}
   }`
-    : `for (var k = ${begin}; k < end; k++) {
+    : `for (var k = begin; k < end; k++) {
     ${a.single}
     ${b.single}
-    ${multiply(v, (i) => `as${i}`, (j) => `bs${j}`)}
+    ${exchange ? multiplyExchanged(p, 1, (i) => `as${i}`, (j) => `bs${j}`) : multiply(v, (i) => `as${i}`, (j) => `bs${j}`)}
   }`;
   return { typeA: a.stored, typeB: b.stored, declarations: '', code: `
   ${a.bases}
   ${b.bases}
-  let end = ${end};
+  ${depthRange(p)}
   ${loop}` };
 }
 
@@ -213,7 +251,6 @@ function tiledBody(p: GemmKernel): Body {
   const tileRows = v.blockRows * v.groupRows;
   const tileColumns = v.blockColumns * v.groupColumns;
   const threads = v.groupRows * v.groupColumns;
-  const { begin, end } = depthRange(p);
   const stage = (buffer: string, tile: string, across: boolean, size: number, batchStride: number, width: number, start: string) => `
     for (var e = lane; e < ${(width * v.tileDepth)}u; e += ${threads}u) {
       ${across ? `let n = e % ${width}u; let d = e / ${width}u;` : `let d = e % ${v.tileDepth}u; let n = e / ${v.tileDepth}u;`}
@@ -222,8 +259,8 @@ function tiledBody(p: GemmKernel): Body {
       ${tile}[d * ${width}u + n] = select(0.0f, ${buffer === 'B' && p.halfB ? 'f32' : ''}(${buffer}[${across ? `min(k, ${p.depth - 1}u) * ${size}u + at` : `at * ${p.depth}u + min(k, ${p.depth - 1}u)`}${offsetOf(p, batchStride)}]), k < end);
     }`;
   const code = `
-  let end = ${end};
-  for (var k0 = ${begin}; k0 < end; k0 += ${v.tileDepth}u) {
+  ${depthRange(p)}
+  for (var k0 = begin; k0 < end; k0 += ${v.tileDepth}u) {
     ${stage('A', 'tileA', p.transposeA, p.rows, p.strides.a, tileRows, `wid.y * ${tileRows}u`)}
     ${stage('B', 'tileB', !p.transposeB, p.columns, p.strides.b, tileColumns, `wid.x * ${tileColumns}u`)}
     workgroupBarrier();
@@ -239,21 +276,26 @@ var<workgroup> tileB: array<f32, ${tileColumns * v.tileDepth}>;`;
   return { typeA: 'f32', typeB: p.halfB ? 'f16' : 'f32', declarations, code };
 }
 
-/** The block goes out in a loop: a long epilogue such as GELU is then compiled once, not once for every vector. */
+/**
+ * The block goes out in a loop: a long epilogue such as GELU is then compiled once, not once for every vector. A bound that
+ * is no constant keeps CPU adapters' compilers from unrolling it after all, for which lavapipe's takes seconds.
+ */
 function store(p: GemmKernel, vector: boolean): string {
   const { variant: v } = p;
   const width = vector ? 4 : 1;
-  const perRow = v.blockColumns / width;
+  const perRow = columnsOf(p) / width;
+  const perLane = v.blockColumns / width;
   const columns = p.columns / width;
+  const column = v.kind === 'exchange' ? `(wid.x * ${p.lanes!}u + (lane ^ (n % ${perRow}u / ${perLane}u))) * ${perLane}u + n % ${perLane}u` : `column / ${width}u + n % ${perRow}u`;
   const values = range(v.blockRows).flatMap((i) => range(perRow).map((q) => (vector
     ? `vec4f(${range(4).map((s) => `c${i}_${q * 4 + s}`).join(', ')})`
     : `c${i}_${q}`)));
   const { text, result } = finish(p.epilogues, vector, (operand) => (operand === 'column' ? `c${offsetOf(p, p.strides.bias, width)}` : 'at'));
   const to = p.splits > 1 ? `wid.z * ${(p.rows * p.columns) / width}u + at` : `at${offsetOf(p, p.strides.c, width)}`;
   return `var block = array<${vector ? 'vec4f' : 'f32'}, ${values.length}>(${values.join(', ')});
-  for (var n = 0u; n < ${values.length}u; n++) {
+  for (var n = 0u; n < ${v.kind === 'tiled' ? `${values.length}u` : `select(0u, ${values.length}u, row < ${p.rows}u)`}; n++) {
     let r = row + n / ${perRow}u;
-    let c = column / ${width}u + n % ${perRow}u;
+    let c = ${column};
     if (r < ${p.rows}u && c < ${columns}u) {
       let at = r * ${columns}u + c;
       let v0 = block[n];
@@ -267,14 +309,13 @@ function store(p: GemmKernel, vector: boolean): string {
 /** The invocations of the first block column sum their rows of op(A) along K once more: few of many do. */
 function rowSums(p: GemmKernel): string {
   const a = loadsOfA(p, p.variant.kind === 'tiled');
-  const { begin, end } = depthRange(p);
   const rows = range(p.variant.blockRows);
   const to = p.splits > 1 ? ` + wid.z * ${p.rows}u` : offsetOf(p, p.strides.rowSums);
-  return `if (column == 0u) {
+  return `if (${p.variant.kind === 'exchange' ? 'wid.x' : 'column'} == 0u) {
     ${a.bases}
     ${rows.map((i) => `var sum${i} = 0.0f;`).join(' ')}
-    let sumEnd = ${end};
-    for (var k = ${begin}; k < sumEnd; k++) {
+    ${depthRange(p)}
+    for (var k = begin; k < end; k++) {
       ${a.single}
       ${rows.map((i) => `sum${i} += as${i};`).join(' ')}
     }
@@ -284,7 +325,8 @@ function rowSums(p: GemmKernel): string {
 
 /** What lies between the products of a batch is 0, not whatever the memory held. */
 function zeroGaps(p: GemmKernel, vector: boolean): string {
-  const threads = p.variant.groupRows * p.variant.groupColumns;
+  const [across, down] = tileOf(p.variant, p.lanes).invocations;
+  const threads = across * down;
   const zero = (name: string, length: number, stride: number, unit: number, value: string) => (stride === length ? '' : `
     for (var i = ${length / unit}u + lane; i < ${stride / unit}u; i += ${threads}u) { ${name}[i${offsetOf(p, stride, unit)}] = ${value}; }`);
   const gaps = [

@@ -10,6 +10,7 @@ import { input, type Tensor } from './graph/tensor.ts';
 import type { DeviceLostError } from './errors.ts';
 import type { DeviceTensor } from './gpu/memory.ts';
 import { matmul } from './ops/index.ts';
+import { loadMatrixUnits } from './ops/matrix-units.ts';
 
 export interface EngineOptions extends AcquireOptions {
   /** Where the fastest kernel variants of this device are kept from one run to the next; without it they are measured anew. */
@@ -31,6 +32,7 @@ export class Engine {
    */
   static async create({ tuning, ...options }: EngineOptions): Promise<Engine> {
     const engine = new Engine(await GpuContext.acquire(options), tuning);
+    if (engine.context.target.subgroupMatrix) await loadMatrixUnits();
     for (const [key, variant] of readTuning(engine.adapter.name, await tuning?.load())) engine.context.target.tuning!.set(key, variant);
     return engine;
   }

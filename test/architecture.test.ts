@@ -128,7 +128,7 @@ describe('kernels', () => {
   const families: Target['family'][] = ['swiftshader', 'lavapipe', 'gpu'];
 
   test.each(families)('expand without a gap on %s', (family) => {
-    const target: Target = { ...defaultTarget, family };
+    const target: Target = { ...defaultTarget, family, features: new Set(['subgroups']), subgroupSize: 8 };
     const problems: string[] = [];
     let count = 0;
     for (const c of operationCases) {

@@ -5,7 +5,7 @@
  */
 import { AdapterError, AllocationError, DeviceLostError, type InpFormerError, KernelError, ReadbackError } from '../errors.ts';
 import { PipelineCache } from './pipelines.ts';
-import { defaultTarget, roundUp, type Target } from './target.ts';
+import { defaultTarget, roundUp, subgroupMatrixFeature, type SubgroupMatrix, type Target } from './target.ts';
 
 export interface AdapterReport {
   readonly vendor: string;
@@ -33,7 +33,7 @@ const requestedLimits = [
   'maxComputeInvocationsPerWorkgroup', 'maxComputeWorkgroupSizeX', 'maxComputeWorkgroupSizeY', 'maxComputeWorkgroupSizeZ',
   'maxComputeWorkgroupStorageSize', 'maxComputeWorkgroupsPerDimension',
 ] as const;
-const requestedFeatures = ['shader-f16', 'subgroups', 'timestamp-query'] as const;
+const requestedFeatures = ['shader-f16', 'subgroups', 'timestamp-query', subgroupMatrixFeature] as const;
 
 export class GpuContext {
   readonly device: GPUDevice;
@@ -47,11 +47,11 @@ export class GpuContext {
   private failure: InpFormerError | undefined;
   private readonly lossListeners = new Set<(error: DeviceLostError) => void>();
 
-  private constructor(device: GPUDevice, adapter: AdapterReport, ownsDevice: boolean) {
+  private constructor(device: GPUDevice, adapter: AdapterReport, subgroupMatrix: SubgroupMatrix | undefined, ownsDevice: boolean) {
     this.device = device;
     this.adapter = adapter;
     this.ownsDevice = ownsDevice;
-    this.target = targetOf(device, adapter);
+    this.target = targetOf(device, adapter, subgroupMatrix);
     this.pipelines = new PipelineCache(this);
     void device.lost.then((info) => {
       this.failure = new DeviceLostError(info.reason, `The GPU device was lost (${info.reason}): ${info.message || 'no details'}. ${lossAdvice(info.reason)}`);
@@ -70,7 +70,7 @@ export class GpuContext {
   static async acquire(options: AcquireOptions): Promise<GpuContext> {
     if (options.device) {
       const { device } = options;
-      return new GpuContext(device, reportOf(device.adapterInfo, device.features, device.limits), false);
+      return new GpuContext(device, reportOf(device.adapterInfo, device.features, device.limits), await subgroupMatrixOf(device, device.adapterInfo), false);
     }
     const gpu = options.gpu;
     if (!gpu) throw new AdapterError('no-adapter', 'WebGPU is not available here: neither a GPU object nor a device was given.');
@@ -80,7 +80,7 @@ export class GpuContext {
     const requiredFeatures = requestedFeatures.filter((f) => adapter.features.has(f));
     try {
       const device = await adapter.requestDevice({ requiredLimits, requiredFeatures });
-      return new GpuContext(device, reportOf(adapter.info, device.features, device.limits), true);
+      return new GpuContext(device, reportOf(adapter.info, device.features, device.limits), await subgroupMatrixOf(device, adapter.info), true);
     } catch (cause) {
       throw new AdapterError('no-adapter', `The adapter ${adapter.info.description} gave no device: ${String(cause)}`, { cause });
     }
@@ -198,7 +198,13 @@ function reportOf(info: GPUAdapterInfo, features: GPUSupportedFeatures, limits: 
   };
 }
 
-function targetOf(device: GPUDevice, adapter: AdapterReport): Target {
+/** The probe is loaded where there is something to probe. */
+async function subgroupMatrixOf(device: GPUDevice, info: GPUAdapterInfo): Promise<SubgroupMatrix | undefined> {
+  if (!device.features.has(subgroupMatrixFeature)) return undefined;
+  return (await import('./subgroup-matrix.ts')).findSubgroupMatrix(device, info);
+}
+
+function targetOf(device: GPUDevice, adapter: AdapterReport, subgroupMatrix: SubgroupMatrix | undefined): Target {
   const { limits } = device;
   const text = `${adapter.architecture} ${adapter.device} ${adapter.description}`.toLowerCase();
   return {
@@ -211,7 +217,9 @@ function targetOf(device: GPUDevice, adapter: AdapterReport): Target {
     maxComputeWorkgroupsPerDimension: limits.maxComputeWorkgroupsPerDimension,
     minStorageBufferOffsetAlignment: Math.max(256, limits.minStorageBufferOffsetAlignment),
     features: new Set(device.features),
+    subgroupSize: device.adapterInfo?.subgroupMinSize,
     tuning: new Map(),
+    ...(subgroupMatrix && { subgroupMatrix }),
     family: /swiftshader/.test(text) ? 'swiftshader' : /llvmpipe|lavapipe/.test(text) ? 'lavapipe' : 'gpu',
   };
 }

@@ -14,10 +14,26 @@ export interface Target {
   /** Alignment of a binding's offset, bytes. */
   readonly minStorageBufferOffsetAlignment: number;
   readonly features: ReadonlySet<string>;
+  /** The fewest lanes that a subgroup may have. */
+  readonly subgroupSize?: number | undefined;
   /** 'swiftshader' and 'lavapipe' are CPUs, where barriers and workgroup memory cost and occupancy is nothing. */
   readonly family: 'swiftshader' | 'lavapipe' | 'gpu';
   /** Kernel variants that were measured to be the fastest on this device, by kernel key; the family's choice elsewhere. It grows. */
   readonly tuning?: Map<string, string>;
+  /** The GPU's matrix units, where a program may use them. Which products do is a rule, not tuned: they round otherwise than the plain kernels. */
+  readonly subgroupMatrix?: SubgroupMatrix;
+}
+
+/** Not yet among the types of WebGPU. */
+export const subgroupMatrixFeature = 'chromium-experimental-subgroup-matrix' as GPUFeatureName;
+
+/** Matrix units as Chromium's experimental subgroup matrices offer them: [M, K] times [K, N], summed in f32. */
+export interface SubgroupMatrix {
+  readonly config: { readonly componentType: 'f32' | 'f16'; readonly M: number; readonly N: number; readonly K: number };
+  /** The largest subgroup that the adapter makes; a workgroup must be a multiple of it. */
+  readonly subgroupSize: number;
+  /** Where WGSL says in which order a matrix lies in memory: in a template parameter (Node's Dawn 0.6.2) or an argument (Chromium 147). */
+  readonly spelling: 'template' | 'argument';
 }
 
 /** The limits that every WebGPU implementation guarantees: what plans assume when no adapter is given. */

@@ -6,7 +6,7 @@
 import { UsageError } from '../errors.ts';
 import type { Operation } from './operation.ts';
 
-/** f16 is a storage type: kernels compute in f32. Its data are bit patterns. */
+/** f16 is a storage type: kernels compute in f32 (matrix units may take f16). Its data are bit patterns. */
 export type DataType = 'f32' | 'u32' | 'i32' | 'f16';
 export type Shape = readonly number[];
 

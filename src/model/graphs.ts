@@ -154,9 +154,13 @@ export interface TrainingGraph {
   readonly updates: readonly Tensor[];
 }
 
+export interface TrainingGraphOptions extends ObjectiveOptions {
+  /** Sizes of the slices that the batch is computed in; by default as few as the target's bindings allow. */
+  readonly slices?: readonly number[];
+}
+
 /** Forward, losses, backward, norm, clip and StableAdamW: the whole step. */
-export function trainingGraph(config: DetectorConfig, batchSize: number, target: Target, options: ObjectiveOptions = {}): TrainingGraph {
-  const slices = sliceBatch(config, batchSize, target);
+export function trainingGraph(config: DetectorConfig, batchSize: number, target: Target, { slices = sliceBatch(config, batchSize, target), ...options }: TrainingGraphOptions = {}): TrainingGraph {
   const tokens = tokenGrid(config).count;
   const partition = groupsPartitionTaps(config);
   const features = slices.map((size, s) => {

@@ -3,11 +3,12 @@
  * dx = g W and dW = g^T x, the latter giving db, the column sums of g, as well. Pointwise steps that follow are taken
  * into the kernel. A stack of layers of one shape, each on its own input, is one batch of products.
  */
-import { gemmKernel, sumSplitsKernel, type GemmShape, type GemmVariant } from '../../shaders/gemm.wgsl.ts';
+import { gemmKernel, sumSplitsKernel, tileOf, type GemmShape, type GemmVariant } from '../../shaders/gemm.wgsl.ts';
 import { UsageError } from '../errors.ts';
 import type { Target } from '../gpu/target.ts';
 import type { Epilogue, KernelTuning, Operation } from '../graph/operation.ts';
 import { apply, dataBytesOf, sizeOf, type Shape, type Tensor, type TensorSpec } from '../graph/tensor.ts';
+import { matrixUnits } from './matrix-units.ts';
 
 export interface MatmulAttributes {
   readonly transposeA: boolean;
@@ -33,10 +34,16 @@ export interface MatmulAttributes {
 
 const addBias: Epilogue = { name: 'bias', operand: 'column', flops: 1, expression: (value, operand) => `${value} + ${operand}` };
 
-/** Kernel variants by measurement: direct loads on CPU adapters, in smaller blocks for small products, workgroup tiles on GPUs. */
+/**
+ * Kernel variants by measurement: on CPU adapters lanes that exchange elements, in taller tiles for large products where
+ * a subgroup has 4 lanes; direct loads in small blocks for products that don't fill a tile, or without subgroups; on GPUs
+ * workgroup tiles.
+ */
 export const gemmVariants = {
   small: { kind: 'register', blockRows: 4, blockColumns: 4, groupRows: 4, groupColumns: 4, tileDepth: 4 },
   register: { kind: 'register', blockRows: 8, blockColumns: 8, groupRows: 4, groupColumns: 4, tileDepth: 4 },
+  exchange: { kind: 'exchange', blockRows: 4, blockColumns: 4, groupRows: 1, groupColumns: 1, tileDepth: 4 },
+  exchangeTall: { kind: 'exchange', blockRows: 8, blockColumns: 4, groupRows: 1, groupColumns: 1, tileDepth: 4 },
   tiled: { kind: 'tiled', blockRows: 4, blockColumns: 4, groupRows: 16, groupColumns: 16, tileDepth: 16 },
 } as const satisfies Record<string, GemmVariant>;
 
@@ -64,18 +71,36 @@ function shapeOf([a, b, bias]: readonly TensorSpec[], attributes: MatmulAttribut
   return { rows, columns, depth, transposeA, transposeB, batch, strides };
 }
 
-/** A block of 8 x 8 needs rows and columns to fill it, and takes the longest to compile. */
-function variantFor({ rows, columns }: GemmShape, target: Target): GemmVariant {
+/** How many lanes can exchange elements: what a subgroup surely has, to the kernel's most. */
+function lanesOf({ features, subgroupSize = 0 }: Target): 4 | 8 | undefined {
+  if (!features.has('subgroups') || subgroupSize < 4) return undefined;
+  return subgroupSize < 8 ? 4 : 8;
+}
+
+/** Larger blocks take longer to compile, which small products don't make up for. */
+function variantFor(shape: GemmShape, target: Target): GemmVariant {
   if (target.family === 'gpu') return gemmVariants.tiled;
+  const { rows, columns, depth, batch } = shape;
+  const lanes = lanesOf(target);
+  // Less than three quarters of a tile, or loads that are no vectors: the exchange doesn't pay.
+  const loadsVectors = [shape.transposeA ? rows : depth, shape.transposeB ? depth : columns, depth].every((n) => n % 4 === 0);
+  if (lanes && loadsVectors && Math.min(rows, columns) >= 3 * lanes) {
+    return lanes === 4 && rows >= 64 && batch * rows * columns * depth >= 1e8 ? gemmVariants.exchangeTall : gemmVariants.exchange;
+  }
   return Math.min(rows, columns) < 64 ? gemmVariants.small : gemmVariants.register;
 }
 
 /** The variants worth trying on a device of this family. All add up the products in the same order, so they give the same bits. */
 export function gemmCandidates(shape: GemmShape, target: Target): Readonly<Record<string, GemmVariant>> {
-  const fits = ([, { groupRows, groupColumns, blockRows, blockColumns, kind, tileDepth }]: [string, GemmVariant]): boolean =>
-    groupRows * groupColumns <= target.maxComputeInvocationsPerWorkgroup
-    && (kind === 'register' || 4 * tileDepth * (groupRows * blockRows + groupColumns * blockColumns) <= target.maxComputeWorkgroupStorageSize)
-    && (Math.min(shape.rows, shape.columns) >= 64 || Math.max(blockRows, blockColumns) <= 8);
+  const lanes = lanesOf(target);
+  const fits = ([, v]: [string, GemmVariant]): boolean => {
+    const { rows, columns, invocations: [across, down] } = tileOf(v, lanes);
+    // GPUs load cheaply; and more than 32 rows take the compilers of 8 lanes seconds, for nothing.
+    if (v.kind === 'exchange' && (target.family === 'gpu' || !lanes || rows > 32)) return false;
+    return across * down <= target.maxComputeInvocationsPerWorkgroup
+      && (v.kind !== 'tiled' || 4 * v.tileDepth * (rows + columns) <= target.maxComputeWorkgroupStorageSize)
+      && (Math.min(shape.rows, shape.columns) >= 64 || Math.max(v.blockRows, v.blockColumns) <= 8);
+  };
   return Object.fromEntries(Object.entries<GemmVariant>(gemmVariants).filter(fits));
 }
 
@@ -85,7 +110,8 @@ export function gemmCandidates(shape: GemmShape, target: Target): Readonly<Recor
  */
 function splitsFor(shape: GemmShape, variant: GemmVariant, target: Target): number {
   if (!shape.transposeA || shape.batch > 1) return 1;
-  const groups = Math.ceil(shape.rows / (variant.blockRows * variant.groupRows)) * Math.ceil(shape.columns / (variant.blockColumns * variant.groupColumns));
+  const tile = tileOf(variant, lanesOf(target));
+  const groups = Math.ceil(shape.rows / tile.rows) * Math.ceil(shape.columns / tile.columns);
   const wanted = target.family === 'gpu' ? 256 : 8;
   const longest = Math.max(1, Math.floor(shape.depth / 256));
   return Math.max(1, Math.min(longest, Math.ceil(wanted / groups), 64));
@@ -115,14 +141,18 @@ export const matmulOperation: Operation<MatmulAttributes> = {
     const key = splits > 1 ? `${label} /${splits}` : label;
     const variant = attributes.variant ?? gemmCandidates(shape, target)[target.tuning?.get(key) ?? ''] ?? preferred;
     const halfB = inputs[1]!.dtype === 'f16';
+    const lanes = lanesOf(target);
     const flops = batch * (2 * rows * columns * depth + (rowSums ? rows * depth : 0));
     const extraFlops = batch * epilogues.reduce((sum, e) => sum + e.flops * rows * columns, 0);
     const bytes = [...inputs, ...outputs].reduce((sum, t) => sum + dataBytesOf(t), 0);
-    const product = (of: GemmVariant) => gemmKernel(splits === 1
-      ? { ...shape, label, variant: of, splits, epilogues, keptBefore: kept, rowSums, halfB }
-      : { ...shape, label: key, variant: of, splits, epilogues: [], rowSums, halfB });
+    // By rule and not by tuning, since the bits differ.
+    const units = attributes.variant === undefined ? matrixUnits() : undefined;
+    const onMatrixUnits = units?.usesSubgroupMatrix({ ...shape, splits, halfB }, target) ? units.subgroupMatrixGemmKernel : undefined;
+    const product = (of: GemmVariant) => (onMatrixUnits ?? gemmKernel)(splits === 1
+      ? { ...shape, label, variant: of, lanes, splits, epilogues, keptBefore: kept, rowSums, halfB }
+      : { ...shape, label: key, variant: of, lanes, splits, epilogues: [], rowSums, halfB }, target);
     const { source, workgroups } = product(variant);
-    const tuning: KernelTuning = {
+    const tuning: KernelTuning | undefined = onMatrixUnits ? undefined : {
       key, variants: () => Object.entries(gemmCandidates(shape, target)).map(([name, candidate]) => {
         const { source: kernel, workgroups: groups } = product(candidate);
         return { name, kernel, workgroups: groups };

@@ -14,3 +14,16 @@ export function testContext(): Promise<GpuContext> {
   context ??= testGpu().then((gpu) => GpuContext.acquire({ gpu }));
   return context;
 }
+
+let nullDawn: GPU | undefined;
+
+/**
+ * Dawn's null back end: it checks modules and makes pipelines, with features that no adapter at hand has, and computes
+ * nothing. It loads no driver, so it can live beside the adapter of the tests.
+ */
+export async function nullGpu(): Promise<GPU> {
+  const { create } = await import('webgpu') as unknown as { create(options: string[]): GPU };
+  // Kept: it must outlive every object made from it.
+  nullDawn ??= create(['backend=null', 'enable-dawn-features=allow_unsafe_apis']);
+  return nullDawn;
+}

@@ -5,14 +5,16 @@ import type { OperationCase } from '../../support/operation-case.ts';
 interface Shape { m: number; n: number; k: number; lead?: number[] }
 const shapes: Shape[] = [
   { m: 1, n: 1, k: 1 }, { m: 5, n: 3, k: 7 }, { m: 37, n: 80, k: 48, lead: [1, 37] }, { m: 65, n: 36, k: 130 },
-  { m: 34, n: 33, k: 20, lead: [2, 17] }, { m: 9, n: 12, k: 1029 }, { m: 130, n: 66, k: 12 },
+  { m: 34, n: 33, k: 20, lead: [2, 17] }, { m: 9, n: 12, k: 1029 }, { m: 130, n: 66, k: 12 }, { m: 72, n: 44, k: 52 },
 ];
 
 const variants = {
   small: { variant: ops.gemmVariants.small },
   register: { variant: ops.gemmVariants.register },
+  exchange: { variant: ops.gemmVariants.exchange },
   tiled: { variant: ops.gemmVariants.tiled },
   'register, split': { variant: ops.gemmVariants.register, splits: 3 },
+  'exchange, split': { variant: ops.gemmVariants.exchange, splits: 3 },
   'tiled, split': { variant: ops.gemmVariants.tiled, splits: 3 },
 };
 
