@@ -9,8 +9,8 @@ import { UsageError } from '../errors.ts';
 import { encoderEpsilon, headEpsilon, tokenGrid, type DetectorConfig } from '../model/config.ts';
 import { interpolatePosition } from '../model/encoder.ts';
 import { trainableShapes } from '../model/parameters.ts';
-import { gaussianWeights } from '../ops/gaussian-blur.ts';
-import { resampleTaps, type TapTable } from '../ops/resample-taps.ts';
+import { scoredFraction, tokensToMap } from '../model/scoring.ts';
+import type { TapTable } from '../ops/resample-taps.ts';
 import type { EncoderWeights } from '../weights/encoder.ts';
 import { OnnxGraph, type Value } from './onnx-graph.ts';
 import { flooredNorm, layerNorm, linear, mean, mlp, prototypeAttention, softmaxAttention, splitHeads, transposed, type Affine, type ModelTensor } from './onnx-layers.ts';
@@ -158,36 +158,20 @@ function score(g: OnnxGraph, encoder: readonly Value[], decoder: readonly Value[
       return g.apply('Sub', [g.scalar(1), g.apply('Div', [products, g.apply('Mul', norms)])]);
     });
     const tokens = g.apply('Reshape', [mean(g, distances), g.integers([-1, 1, rows, columns])]);
-    const vertical = g.tensor({ name: 'score.vertical', shape: [mapSize, rows], data: tokensToMap(rows, config.crop.height, mapSize) });
-    const horizontal = g.tensor({ name: 'score.horizontal', shape: [columns, mapSize], data: transposed(tokensToMap(columns, config.crop.width, mapSize), mapSize, columns) });
+    const vertical = g.tensor({ name: 'score.vertical', shape: [mapSize, rows], data: matrixOf(tokensToMap(rows, config.crop.height, mapSize)) });
+    const horizontal = g.tensor({ name: 'score.horizontal', shape: [columns, mapSize], data: transposed(matrixOf(tokensToMap(columns, config.crop.width, mapSize)), mapSize, columns) });
     const map = g.apply('MatMul', [g.apply('MatMul', [vertical, tokens]), horizontal], {}, 'map');
-    const count = Math.max(1, Math.floor(0.01 * mapSize * mapSize));
+    const count = Math.max(1, Math.floor(scoredFraction * mapSize * mapSize));
     const [highest] = g.applyForMany('TopK', [g.apply('Reshape', [map, g.integers([0, -1])]), g.integers([count])], { axis: -1, largest: 1, sorted: 0 }, 2) as [Value, Value];
     g.apply('ReduceMean', [highest], { axes: [-1], keepdims: 0 }, 'score');
   });
 }
 
-/**
- * One axis of the way from tokens to the map as a matrix [mapSize, tokens]: bilinear to the crop (aligned corners),
- * bilinear to the map's size (not aligned), Gaussian with zero padding.
- */
-function tokensToMap(tokens: number, crop: number, mapSize: number): Float32Array {
-  const identity = Float64Array.from({ length: tokens * tokens }, (_, i) => (i % (tokens + 1) === 0 ? 1 : 0));
-  const upsampled = resampleRows(identity, tokens, resampleTaps('bilinear-align-corners', tokens, crop));
-  const resized = resampleRows(upsampled, tokens, resampleTaps('bilinear', crop, mapSize));
-  const weights = gaussianWeights({ size: 5, sigma: 4 });
-  const blurred = resized.map((_, i) => weights.reduce((sum, weight, u) => sum + weight * (resized[i + (u - (weights.length - 1) / 2) * tokens] ?? 0), 0));
-  return Float32Array.from(blurred);
-}
-
-/** The table's weighted sums of the matrix's rows. */
-function resampleRows(matrix: Float64Array, columns: number, { outputSize, width, index, weight }: TapTable): Float64Array {
-  return Float64Array.from({ length: outputSize * columns }, (_, i) => {
-    const row = Math.floor(i / columns);
-    let sum = 0;
-    for (let t = row; t < width * outputSize; t += outputSize) sum += weight[t]! * matrix[index[t]! * columns + (i % columns)]!;
-    return sum;
-  });
+/** A table as a matrix [outputs, inputs]. */
+function matrixOf({ inputSize, outputSize, width, index, weight }: TapTable): Float32Array {
+  const matrix = new Float64Array(outputSize * inputSize);
+  for (let at = 0; at < width * outputSize; at++) matrix[(at % outputSize) * inputSize + index[at]!]! += weight[at]!;
+  return Float32Array.from(matrix);
 }
 
 function affine(tensor: Tensors, name: string): Affine {

@@ -1,7 +1,8 @@
 /**
  * Epilogue fusion: where a pointwise operation is the only reader of another operation's output, and the producer
  * can do that step on the values as it writes them, the two become one kernel and the tensor between them is never
- * stored. Where others read that tensor later (a backward needs it), the kernel may write both. Which steps can be fused is the operations' own business; this pass only checks who reads what.
+ * stored. Where others read that tensor later (a backward needs it), the kernel may write both. Which steps can be fused
+ * is the operations' own business; this pass only checks who reads what.
  */
 import type { Target } from '../gpu/target.ts';
 import type { Operation } from './operation.ts';

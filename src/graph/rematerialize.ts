@@ -14,7 +14,6 @@ const shortWait = 24;
  * @param kept tensors that are read from outside at the end
  */
 export function rematerialize(nodes: readonly Node[], kept: ReadonlySet<Tensor>): Node[] {
-  const position = new Map(nodes.map((node, i) => [node, i]));
   const readers = new Map<Tensor, number[]>();
   nodes.forEach((node, i) => node.inputs.forEach((t) => readers.set(t, [...(readers.get(t) ?? []), i])));
   const lastRead = (t: Tensor): number => {
@@ -26,10 +25,10 @@ export function rematerialize(nodes: readonly Node[], kept: ReadonlySet<Tensor>)
 
   const replaced = new Map<number, Map<Tensor, Tensor>>();
   const before = new Map<number, Node[]>();
-  for (const node of nodes) {
+  for (const [at, node] of nodes.entries()) {
     if (!node.operation!.isCheap || node.outputs.some((t) => kept.has(t))) continue;
     const output = node.outputs[0]!;
-    const stops = [position.get(node)!, ...(readers.get(output) ?? [])];
+    const stops = [at, ...(readers.get(output) ?? [])];
     const waits = stops.slice(1).map((stop, i) => stop - stops[i]!);
     const longest = waits.indexOf(Math.max(...waits));
     const first = stops[longest + 1];

@@ -2,8 +2,8 @@
  * Where normal ends, from normal images that were not trained on. Score threshold: the 97.5 % prediction bound for one
  * more normal image, mean + k(n) * std with k(n) = t(0.975, n-1) * sqrt(1 + 1/n) (k = 2.5 for 8 images, 2.1 for 32,
  * never above 4), and never below the highest score seen; both over the images left when outliers are set aside, because
- * one odd or mislabelled image among the normal ones would otherwise hide most defects. Pixel threshold: the level that one normal pixel in a thousand
- * exceeds, at most the score threshold. The heat map's scale is fixed by both: low is the median normal pixel, and the
+ * one odd or mislabelled image among the normal ones would otherwise hide most defects. Pixel threshold: the level that one
+ * normal pixel in a thousand exceeds, at most the score threshold. The heat map's scale is fixed by both: low is the median normal pixel, and the
  * pixel threshold sits at a fifth of it, because a plain defect lies several times as far above normal and lifts the
  * level of the whole image a little: on a shorter scale all of that image would look hot.
  */

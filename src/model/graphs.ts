@@ -27,8 +27,8 @@ export function featureCount(config: DetectorConfig): number {
 }
 
 /** From `images` to the cached features `features.0`, `features.1`, .. [B, N, C]. */
-export function encodingGraph(config: DetectorConfig, batchSize: number, precision?: Precision): Record<string, Tensor> {
-  const features = encode(imagesLeaf(batchSize, config.crop), config, precision);
+export function encodingGraph(config: DetectorConfig, batchSize: number): Record<string, Tensor> {
+  const features = encode(imagesLeaf(batchSize, config.crop), config);
   return Object.fromEntries(cachedFeatures(features, config).map((t, i) => [`features.${i}`, t]));
 }
 

@@ -30,16 +30,16 @@ export class ParameterLeaves {
   private readonly shapes: ReadonlyMap<string, Shape>;
   private readonly prefix: string;
   private readonly stacks: readonly ParameterStack[];
-  private readonly dtypeOf: (name: string) => DataType;
+  private readonly precision: Precision;
   private readonly leaves = new Map<string, Tensor>();
   private readonly rows = new Map<string, Tensor>();
 
   /** @param prefix what the leaves' names start with, so that two tables can't collide in one graph */
   constructor(shapes: ReadonlyMap<string, Shape>, prefix: string, { stacks = [], precision = 'f32' }: { stacks?: readonly ParameterStack[]; precision?: Precision } = {}) {
-    this.dtypeOf = (name) => dtypeAt(precision, name);
     this.shapes = shapes;
     this.prefix = prefix;
     this.stacks = stacks;
+    this.precision = precision;
   }
 
   /** The tensor of this name: a leaf, or a row of a stack. */
@@ -79,7 +79,7 @@ export class ParameterLeaves {
   private leaf(name: string, shape: Shape): Tensor {
     let leaf = this.leaves.get(name);
     if (!leaf) {
-      leaf = parameter(`${this.prefix}${name}`, shape, this.dtypeOf(name));
+      leaf = parameter(`${this.prefix}${name}`, shape, dtypeAt(this.precision, name));
       this.leaves.set(name, leaf);
     }
     return leaf;

@@ -6,7 +6,7 @@
  * Source: cal_anomaly_maps and the evaluation loop of the reference's utils.py.
  */
 import { scope, type Tensor } from '../graph/tensor.ts';
-import { composeTaps, cosineMap, gaussianWeights, meanOf, resample2d, resampleBy, resampleTaps, reshape, topMean, windowTaps } from '../ops/index.ts';
+import { composeTaps, cosineMap, gaussianWeights, meanOf, resample2d, resampleBy, resampleTaps, reshape, topMean, windowTaps, type TapTable } from '../ops/index.ts';
 import { tokenGrid, type DetectorConfig } from './config.ts';
 
 export interface Scoring {
@@ -22,10 +22,22 @@ export interface Scoring {
 }
 
 export const defaultMapSize = 256;
+/** Share of the map, its highest values, whose mean is the score. */
+export const scoredFraction = 0.01;
 
 /** @param encoder, decoder en_g and de_g [B, N, C] */
 export function scoreReconstruction(encoder: readonly Tensor[], decoder: readonly Tensor[], config: DetectorConfig, mapSize = defaultMapSize): Scoring {
   return scope('score', () => scoreTokenMaps(encoder.map((en, g) => cosineMap(en, decoder[g]!)), config, mapSize));
+}
+
+/**
+ * One axis of the way from tokens to the map: up to the crop, to the map's size, and the Gaussian. All of it is linear and
+ * separable, so one table, computed in f64, does it at once.
+ */
+export function tokensToMap(tokens: number, crop: number, mapSize: number): TapTable {
+  return composeTaps(
+    resampleTaps('bilinear-align-corners', tokens, crop), resampleTaps('bilinear', crop, mapSize), windowTaps(gaussianWeights({ size: 5, sigma: 4 }), mapSize),
+  );
 }
 
 /** @param tokenMaps distances per token, [B, N] each; several are averaged after upsampling */
@@ -36,11 +48,9 @@ export function scoreTokenMaps(tokenMaps: readonly Tensor[], config: DetectorCon
   const average = tokenMaps.length === 1 ? tokenMaps[0]! : meanOf(tokenMaps);
   const upsampled = resample2d(reshape(average, [batch, rows, columns]), { outHeight: config.crop.height, outWidth: config.crop.width, kind: 'bilinear-align-corners' });
   const resized = resample2d(upsampled, { outHeight: mapSize, outWidth: mapSize, kind: 'bilinear' });
-  // All of it is linear and separable: one table an axis, computed in f64, does it at once.
-  const wholeWay = (tokens: number, side: number) => composeTaps(
-    resampleTaps('bilinear-align-corners', tokens, side), resampleTaps('bilinear', side, mapSize), windowTaps(gaussianWeights({ size: 5, sigma: 4 }), mapSize),
-  );
-  const map = resampleBy(reshape(average, [batch, rows, columns]), { vertical: wholeWay(rows, config.crop.height), horizontal: wholeWay(columns, config.crop.width) });
-  const score = topMean(reshape(map, [batch, mapSize * mapSize]), { fraction: 0.01 });
+  const map = resampleBy(reshape(average, [batch, rows, columns]), {
+    vertical: tokensToMap(rows, config.crop.height, mapSize), horizontal: tokensToMap(columns, config.crop.width, mapSize),
+  });
+  const score = topMean(reshape(map, [batch, mapSize * mapSize]), { fraction: scoredFraction });
   return { tokenMaps, upsampled, resized, map, score };
 }

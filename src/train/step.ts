@@ -33,13 +33,15 @@ export interface TrainingPlanOptions extends ObjectiveOptions {
 export function planTrainingStep(config: DetectorConfig, batchSize: number, target: Target, { memoryBudget = defaultMemoryBudget, ...objective }: TrainingPlanOptions = {}): { plan: Plan; slices: readonly number[] } {
   const graph = trainingGraph(config, batchSize, target, objective);
   const { loss, cosine, coherence } = graph.objective;
-  const compiled = (recompute: boolean): Plan => compile({ target, outputs: { loss, cosine, coherence, norm: graph.norm }, effects: graph.updates, recompute });
-  const whole = compiled(false);
-  const plan = whole.report.peakBytes > memoryBudget ? compiled(true) : whole;
   // The optimiser binds the trained tensors a second time, as one flat array: the same memory.
   const shared = graph.groups.reduce((sum, { total }) => sum + total * 4, 0);
-  const { report } = plan;
-  return { slices: graph.slices, plan: { ...plan, report: { ...report, peakBytes: report.peakBytes - shared, parameterBytes: report.parameterBytes - shared } } };
+  const compiled = (recompute: boolean): Plan => {
+    const plan = compile({ target, outputs: { loss, cosine, coherence, norm: graph.norm }, effects: graph.updates, recompute });
+    const { report } = plan;
+    return { ...plan, report: { ...report, peakBytes: report.peakBytes - shared, parameterBytes: report.parameterBytes - shared } };
+  };
+  const whole = compiled(false);
+  return { slices: graph.slices, plan: whole.report.peakBytes > memoryBudget ? compiled(true) : whole };
 }
 
 export class TrainingStep {

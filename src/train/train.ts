@@ -212,7 +212,7 @@ async function encodeImages(engine: Engine, options: TrainOptions, { config, res
   try {
     memory = await uploadEncoder(context, options.encoder, config);
     const compiled = (): Plan => compile({ target: context.target, outputs: encodingGraph(config, batchSize) });
-    if (shouldTune(engine, options)) await engine.tune(compiled(), options.signal && { signal: options.signal });
+    await tuneFor(engine, options, compiled);
     const plan = compiled();
     executable = await Executable.prepare(context, plan, new Map([...stage.tensors, ...memory.tensors]));
     const pace = new Pace();
@@ -251,8 +251,8 @@ async function encodeImages(engine: Engine, options: TrainOptions, { config, res
   return used;
 }
 
-function shouldTune({ adapter }: Engine, { tune = !adapter.isSoftware }: TrainOptions): boolean {
-  return tune;
+async function tuneFor(engine: Engine, { tune = !engine.adapter.isSoftware, signal }: TrainOptions, plan: () => Plan): Promise<void> {
+  if (tune) await engine.tune(plan(), signal && { signal });
 }
 
 /** All feature tensors of image `i` of a batch, one after another. */
@@ -281,7 +281,7 @@ async function runSteps(engine: Engine, options: TrainOptions, settings: Setting
   };
   const saved = options.resume ? await options.checkpoint?.load() : undefined;
   const start = saved ? readCheckpoint(saved, identity, config) : { step: 0, firstLoss: undefined, lastLoss: NaN, state: { values: initialTrainables(config, seed) } };
-  if (shouldTune(engine, options)) await engine.tune(planTrainingStep(config, plan.batchSize, engine.context.target).plan, options.signal && { signal: options.signal });
+  await tuneFor(engine, options, () => planTrainingStep(config, plan.batchSize, engine.context.target).plan);
   const step = await TrainingStep.create(engine.context, config, plan.batchSize, start.state);
   const losses: number[] = [];
   let firstLoss = start.firstLoss;

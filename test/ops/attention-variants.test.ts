@@ -6,28 +6,12 @@
 import { describe, expect, test } from 'vitest';
 import { Random } from '../../src/data/random.ts';
 import { differentiate } from '../../src/graph/autograd.ts';
-import { Executable } from '../../src/graph/executor.ts';
-import { interpret } from '../../src/graph/interpreter.ts';
 import { compile } from '../../src/graph/plan.ts';
 import { input, reachableNodes, sizeOf, type Tensor } from '../../src/graph/tensor.ts';
 import * as operations from '../../src/ops/index.ts';
-import type { Target } from '../../src/gpu/target.ts';
-import { expectClose } from '../support/golden.ts';
+import { check, type Feeds } from '../support/check-graph.ts';
 import { testContext } from '../support/gpu.ts';
 import { attentionCases } from './cases/attention.ts';
-
-type Feeds = Record<string, Float32Array>;
-
-/** Runs the graph on the adapter, planned for `family`, and holds every output against the f64 reference. */
-async function check(outputs: Record<string, Tensor>, feeds: Feeds, tolerance: number, family?: Target['family']): Promise<void> {
-  const context = await testContext();
-  const plan = compile({ target: { ...context.target, ...(family ? { family } : {}) }, outputs });
-  const executable = await Executable.prepare(context, plan);
-  const leaves = new Map([...plan.inputs.keys()].map((name) => [name, feeds[name]!]));
-  const actual = await executable.run(Object.fromEntries(leaves)).finally(() => executable.dispose());
-  const expected = interpret(Object.values(outputs), leaves);
-  Object.keys(outputs).forEach((name, i) => expectClose(actual[name]!, expected[i]!, { relL2: tolerance, name }));
-}
 
 /** The outputs, and the gradients of all f32 inputs given random gradients of the outputs. */
 function withGradients(outputs: Record<string, Tensor>, seeded: readonly string[], wanted: readonly string[]): Record<string, Tensor> {

@@ -6,32 +6,20 @@
 import { describe, expect, test } from 'vitest';
 import { Random } from '../../src/data/random.ts';
 import { UsageError } from '../../src/errors.ts';
-import { defaultTarget, type Target } from '../../src/gpu/target.ts';
+import { defaultTarget } from '../../src/gpu/target.ts';
 import { differentiate } from '../../src/graph/autograd.ts';
-import { Executable } from '../../src/graph/executor.ts';
 import { interpret } from '../../src/graph/interpreter.ts';
 import { compile } from '../../src/graph/plan.ts';
 import { input, type Tensor } from '../../src/graph/tensor.ts';
 import * as operations from '../../src/ops/index.ts';
 import { foldedVariant } from '../../shaders/folded-attention.wgsl.ts';
 import { foldedAttentionCases } from './cases/folded-attention.ts';
+import { check, type Feeds } from '../support/check-graph.ts';
 import { expectClose } from '../support/golden.ts';
 import { testContext } from '../support/gpu.ts';
 import { leavesOf, makeFeeds, runOnce } from '../support/operation-run.ts';
 
-type Feeds = Record<string, Float32Array>;
 const [foldCase, attentionCase] = foldedAttentionCases as [typeof foldedAttentionCases[0], typeof foldedAttentionCases[0]];
-
-/** Runs the graph on the adapter, planned for `family`, and holds every output against the f64 reference. */
-async function check(outputs: Record<string, Tensor>, feeds: Feeds, tolerance: number, family?: Target['family']): Promise<void> {
-  const context = await testContext();
-  const plan = compile({ target: { ...context.target, ...(family ? { family } : {}) }, outputs });
-  const executable = await Executable.prepare(context, plan);
-  const leaves = new Map([...plan.inputs.keys()].map((name) => [name, feeds[name]!]));
-  const actual = await executable.run(Object.fromEntries(leaves)).finally(() => executable.dispose());
-  const expected = interpret(Object.values(outputs), leaves);
-  Object.keys(outputs).forEach((name, i) => expectClose(actual[name]!, expected[i]!, { relL2: tolerance, name }));
-}
 
 /** The gradients of the inputs named, given random gradients of all outputs. */
 function gradientsOf(built: Record<string, Tensor>, wanted: readonly string[]): Record<string, Tensor> {
