@@ -86,13 +86,14 @@ export function gemmKernel(p: GemmKernel): GemmDispatch {
   const type = vector ? 'vec4f' : 'f32';
   const outputs = [`C: array<${type}>`, ...(p.rowSums ? ['rowSums: array<f32>'] : []), ...(p.keptBefore === undefined ? [] : [`kept: array<${type}>`])];
   const firstOutput = 2 + operandsOf(p.epilogues).length;
-  const source = kernel('gemm.wgsl.ts', p.label, wgsl`${p.halfB ? 'enable f16;' : ''}${exchange ? 'enable subgroups;' : ''}
+  const source = kernel('gemm.wgsl.ts', p.label, wgsl`${body.typeB === 'f16' ? 'enable f16;' : ''}${exchange ? 'enable subgroups;' : ''}
 @group(0) @binding(0) var<storage, read> A: ${arrayOf(body.typeA, p.batch * strides.a)};
 @group(0) @binding(1) var<storage, read> B: ${arrayOf(body.typeB, p.batch * strides.b)};
 ${declareOperands(p.epilogues, 2, type)}
 ${outputs.map((declaration, n) => `@group(0) @binding(${firstOutput + n}) var<storage, read_write> ${declaration};`).join('\n')}
 ${functionsOf(p.epilogues)}
 ${body.declarations}
+${body.typeB === 'vec2u' ? 'fn unpackHalves(words: vec2u) -> vec4f { return vec4f(unpack2x16float(words.x), unpack2x16float(words.y)); }' : ''}
 @compute @workgroup_size(${tile.invocations.join(', ')})
 fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_id) lid: vec3u, @builtin(${exchange ? 'subgroup_invocation_id' : 'local_invocation_index'}) lane: u32) {
   let row = wid.y * ${tile.rows}u + ${y} * ${v.blockRows}u;
@@ -111,7 +112,7 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_id) lid: ve
 const offsetOf = (p: GemmKernel, stride: number, unit = 1): string => (p.batch > 1 ? ` + wid.z * ${stride / unit}u` : '');
 
 /** With a fixed size, and loops whose bounds are constants, the compiler sees that no index leaves the array, and clamps none. */
-const arrayOf = (type: string, elements: number): string => `array<${type}, ${type.startsWith('vec4') ? elements / 4 : elements}>`;
+const arrayOf = (type: string, elements: number): string => `array<${type}, ${type.startsWith('vec') ? elements / 4 : elements}>`;
 
 /** Columns of C that an invocation computes: its own, and in `exchange` those of every lane, the lane with index (own ^ x) at x. */
 const columnsOf = ({ variant: v, lanes }: GemmKernel): number => v.blockColumns * (v.kind === 'exchange' ? lanes! : 1);
@@ -211,9 +212,10 @@ function operandLoads(p: GemmKernel, buffer: string, name: string, across: boole
   const vector = !scalar && (across ? size : depth) % 4 === 0 && batchStride % 4 === 0;
   const offset = offsetOf(p, batchStride, vector ? 4 : 1);
   const half = buffer === 'B' && p.halfB;
-  const read = (index: string): string => (half ? `${vector ? 'vec4f' : 'f32'}(${buffer}[${index}])` : `${buffer}[${index}]`);
+  // Four f16 as two words: CPU adapters load them one by one, and so but half as many.
+  const read = (index: string): string => (half ? `${vector ? 'unpackHalves' : 'f32'}(${buffer}[${index}])` : `${buffer}[${index}]`);
   const type = vector ? 'vec4f' : 'f32';
-  const stored = half ? vector ? 'vec4<f16>' : 'f16' : type;
+  const stored = half ? vector ? 'vec2u' : 'f16' : type;
   const unpack = (value: (n: number) => string) => range(block).map((n) => `let ${name}s${n} = ${value(n)};`).join(' ');
   if (across && vector) {
     const quads = range(block / 4);

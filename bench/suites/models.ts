@@ -74,15 +74,21 @@ let encoderAtHand: { name: string; weights: EncoderWeights; isRandom: boolean } 
 /** One encoder is kept at a time: a large one takes most of a gigabyte. */
 export async function loadModel(platform: Platform, model: ModelCase): Promise<LoadedModel> {
   if (encoderAtHand?.name !== model.encoder) encoderAtHand = { name: model.encoder, ...await loadEncoder(platform, model.encoder) };
-  const config = configFor(model);
-  const images = variants.map((v) => drawImage(`benchmark image ${v}`, 512));
+  const inputs = modelInputs(model);
+  const { images } = inputs;
   return {
-    case: model, config, encoder: encoderAtHand.weights, encoderIsRandom: encoderAtHand.isRandom, trained: initialTrainables(config, 1), images,
+    case: model, ...inputs, encoder: encoderAtHand.weights, encoderIsRandom: encoderAtHand.isRandom,
     pixels: images.map((image) => preprocess(image, { resize: model.crop, crop: model.crop })),
   };
 }
 
-async function loadEncoder(platform: Platform, name: string): Promise<{ weights: EncoderWeights; isRandom: boolean }> {
+/** What a run needs beside the encoder. */
+export function modelInputs(model: ModelCase): Pick<LoadedModel, 'config' | 'trained' | 'images'> {
+  const config = configFor(model);
+  return { config, trained: initialTrainables(config, 1), images: variants.map((v) => drawImage(`benchmark image ${v}`, 512)) };
+}
+
+export async function loadEncoder(platform: Platform, name: string): Promise<{ weights: EncoderWeights; isRandom: boolean }> {
   const { architecture } = findEncoder(name);
   const bytes = await platform.readFile(name === 'tiny' ? tinyFile : `encoders/${name}.safetensors`);
   if (bytes) return { weights: await loadEncoderWeights(bytes, { name, architecture }), isRandom: false };

@@ -27,7 +27,7 @@ export interface InspectionOptions {
   readonly precision?: Precision;
 }
 
-export async function prepareInspection(runner: Runner, { config, encoder, trained, case: { crop } }: LoadedModel, { batchSize, precision = 'f32' }: InspectionOptions): Promise<InspectionPlan> {
+export async function prepareInspection(runner: Runner, { config, encoder, trained, case: { crop } }: Pick<LoadedModel, 'config' | 'encoder' | 'trained' | 'case'>, { batchSize, precision = 'f32' }: InspectionOptions): Promise<InspectionPlan> {
   if (runner.tune) {
     const { map, score } = inspectionGraph(imagesLeaf(batchSize, config.crop), config, mapSize, precision).scoring;
     await compileFor(runner, { map, score });

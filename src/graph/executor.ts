@@ -242,7 +242,8 @@ export class Executable {
 function encodeDispatch(pass: GPUComputePassEncoder, d: EncodedDispatch): void {
   pass.setPipeline(d.pipeline);
   pass.setBindGroup(0, d.bindGroup);
-  pass.dispatchWorkgroups(...d.workgroups);
+  const [x, y, z] = d.workgroups;
+  pass.dispatchWorkgroups(x, y, z);
 }
 
 function view(bytes: ArrayBuffer, offset: number, spec: TensorSpec): TensorData {

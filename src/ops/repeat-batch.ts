@@ -3,6 +3,7 @@ import { repeatBatchKernel, sumBatchKernel } from '../../shaders/tokens.wgsl.ts'
 import { UsageError } from '../errors.ts';
 import type { Operation } from '../graph/operation.ts';
 import { apply, sizeOf, type Tensor } from '../graph/tensor.ts';
+import { reshape } from './reshape.ts';
 
 export const repeatBatchOperation: Operation<{ batch: number }> = {
   name: 'repeatBatch',
@@ -39,9 +40,9 @@ export const sumBatchOperation: Operation<null> = {
   },
 };
 
-/** x [..] to [batch, ..], with gradient. */
+/** x [..] to [batch, ..], with gradient; a batch of one is x itself. */
 export function repeatBatch(x: Tensor, batch: number): Tensor {
-  return apply(repeatBatchOperation, [x], { batch })[0]!;
+  return batch === 1 ? reshape(x, [1, ...x.shape]) : apply(repeatBatchOperation, [x], { batch })[0]!;
 }
 
 /** x [B, ..] to [..]: the sum over the batch, with gradient. */
