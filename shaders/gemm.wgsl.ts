@@ -207,9 +207,9 @@ interface OperandLoads {
  * Loads for one operand. `across`: stored [depth, size], a slice of K is contiguous; else [size, depth], each row or
  * column is contiguous along K. Vectors where the contiguous length is a multiple of 4.
  */
-function operandLoads(p: GemmKernel, buffer: string, name: string, across: boolean, size: number, batchStride: number, block: number, start: string, scalar = false): OperandLoads {
+function operandLoads(p: GemmKernel, buffer: string, name: string, across: boolean, size: number, batchStride: number, block: number, start: string): OperandLoads {
   const { depth } = p;
-  const vector = !scalar && (across ? size : depth) % 4 === 0 && batchStride % 4 === 0;
+  const vector = (across ? size : depth) % 4 === 0 && batchStride % 4 === 0;
   const offset = offsetOf(p, batchStride, vector ? 4 : 1);
   const half = buffer === 'B' && p.halfB;
   // Four f16 as two words: CPU adapters load them one by one, and so but half as many.
@@ -242,40 +242,64 @@ function operandLoads(p: GemmKernel, buffer: string, name: string, across: boole
   return { type, stored, bases, get four(): string { return unavailable(); }, element: unavailable, single: unpack((n) => read(across ? `k * ${size}u + ${name}i${n}` : `${name}i${n} + k`)) };
 }
 
-/** @param scalar whether the buffer is one of f32 although its sizes would allow vectors */
-function loadsOfA(p: GemmKernel, scalar = false): OperandLoads {
-  return operandLoads(p, 'A', 'a', p.transposeA, p.rows, p.strides.a, p.variant.blockRows, 'row', scalar);
+function loadsOfA(p: GemmKernel): OperandLoads {
+  return operandLoads(p, 'A', 'a', p.transposeA, p.rows, p.strides.a, p.variant.blockRows, 'row');
 }
 
-/** Tiles of A [rows, tileDepth] and B [tileDepth, columns] are staged, zero beyond the end of K, then multiplied. */
+/**
+ * Tiles of A [rows, tileDepth] and B [tileDepth, columns] are staged as vectors along rows and columns, zero beyond the end
+ * of K, then multiplied. An invocation's block is made of quads that lie a whole row of invocations apart, so that
+ * neighbours read neighbouring vectors. What is stored along K is turned on its way, four rows by four slices at a time.
+ */
 function tiledBody(p: GemmKernel): Body {
   const { variant: v } = p;
-  const tileRows = v.blockRows * v.groupRows;
-  const tileColumns = v.blockColumns * v.groupColumns;
+  const { rows: tileRows, columns: tileColumns } = tileOf(v);
   const threads = v.groupRows * v.groupColumns;
-  const stage = (buffer: string, tile: string, across: boolean, size: number, batchStride: number, width: number, start: string) => `
-    for (var e = lane; e < ${(width * v.tileDepth)}u; e += ${threads}u) {
-      ${across ? `let n = e % ${width}u; let d = e / ${width}u;` : `let d = e % ${v.tileDepth}u; let n = e / ${v.tileDepth}u;`}
-      let k = k0 + d;
-      let at = min(${start} + n, ${size - 1}u);
-      ${tile}[d * ${width}u + n] = select(0.0f, ${buffer === 'B' && p.halfB ? 'f32' : ''}(${buffer}[${across ? `min(k, ${p.depth - 1}u) * ${size}u + at` : `at * ${p.depth}u + min(k, ${p.depth - 1}u)`}${offsetOf(p, batchStride)}]), k < end);
-    }`;
+  const operands = {
+    a: { buffer: 'A', tile: 'tileA', across: p.transposeA, size: p.rows, stride: p.strides.a, width: tileRows, start: 'wid.y' },
+    b: { buffer: 'B', tile: 'tileB', across: !p.transposeB, size: p.columns, stride: p.strides.b, width: tileColumns, start: 'wid.x' },
+  };
+  type Staged = (typeof operands)['a'];
+  // One vector more, so that slices that are written together lie in different banks.
+  const pitch = ({ width, across }: Staged): number => width / 4 + (across ? 0 : 1);
+  const whole = p.depth % v.tileDepth === 0 && p.splits === 1;
+  const stage = (o: Staged): { stored: string; code: string } => {
+    const { depth } = p;
+    const half = o.buffer === 'B' && p.halfB;
+    const vector = (o.across ? o.size : depth) % 4 === 0 && o.stride % 4 === 0;
+    const offset = offsetOf(p, o.stride, vector ? 4 : 1);
+    const read = (index: string): string => `${half ? vector ? 'unpackHalves' : 'f32' : ''}(${o.buffer}[${index}])`;
+    const quads = o.width / 4;
+    const from = `${o.start} * ${o.width}u`;
+    const put = (d: string, value: string): string => `${o.tile}[(${d}) * ${pitch(o)}u + q] = ${whole ? value : `select(vec4f(), ${value}, k0 + ${d} < end)`};`;
+    const each = (count: number, body: string): string => `for (var e = lane; e < ${count}u; e += ${threads}u) { ${body} }`;
+    const code = vector && o.across
+      ? each(v.tileDepth * quads, `let q = e % ${quads}u; let d = e / ${quads}u; ${put('d', read(`min(k0 + d, ${depth - 1}u) * ${o.size / 4}u + min((${from}) / 4u + q, ${o.size / 4 - 1}u)${offset}`))}`)
+      : vector
+        ? each((v.tileDepth / 4) * quads, `let d = e % ${v.tileDepth / 4}u; let q = e / ${v.tileDepth / 4}u; let k = min(k0 / 4u + d, ${depth / 4 - 1}u);
+      ${range(4).map((n) => `let r${n} = ${read(`min(${from} + q * 4u + ${n}u, ${o.size - 1}u) * ${depth / 4}u + k${offset}`)};`).join(' ')}
+      ${range(4).map((n) => put(`d * 4u + ${n}u`, `vec4f(${range(4).map((r) => `r${r}.${component[n]}`).join(', ')})`)).join(' ')}`)
+        : each(v.tileDepth * quads, `let q = e % ${quads}u; let d = e / ${quads}u; let k = min(k0 + d, ${depth - 1}u);
+      ${range(4).map((n) => `let n${n} = min(${from} + q * 4u + ${n}u, ${o.size - 1}u);`).join(' ')}
+      ${put('d', `vec4f(${range(4).map((n) => read(`${o.across ? `k * ${o.size}u + n${n}` : `n${n} * ${depth}u + k`}${offset}`)).join(', ')})`)}`);
+    return { stored: vector ? half ? 'vec2u' : 'vec4f' : half ? 'f16' : 'f32', code };
+  };
+  const [a, b] = [stage(operands.a), stage(operands.b)];
   const code = `
   ${depthRange(p)}
   for (var k0 = begin; k0 < end; k0 += ${v.tileDepth}u) {
-    ${stage('A', 'tileA', p.transposeA, p.rows, p.strides.a, tileRows, `wid.y * ${tileRows}u`)}
-    ${stage('B', 'tileB', !p.transposeB, p.columns, p.strides.b, tileColumns, `wid.x * ${tileColumns}u`)}
+    ${a.code}
+    ${b.code}
     workgroupBarrier();
     for (var d = 0u; d < ${v.tileDepth}u; d++) {
-      ${range(v.blockRows).map((i) => `let a${i} = tileA[d * ${tileRows}u + lid.y * ${v.blockRows}u + ${i}u];`).join(' ')}
-      ${range(v.blockColumns).map((j) => `let b${j} = tileB[d * ${tileColumns}u + lid.x * ${v.blockColumns}u + ${j}u];`).join(' ')}
-      ${multiply(v, (i) => `a${i}`, (j) => `b${j}`)}
+      ${range(v.blockRows / 4).map((q) => `let a${q} = tileA[d * ${pitch(operands.a)}u + ${q * v.groupRows}u + lid.y];`).join(' ')}
+      ${range(v.blockColumns / 4).map((q) => `let b${q} = tileB[d * ${pitch(operands.b)}u + ${q * v.groupColumns}u + lid.x];`).join(' ')}
+      ${multiply(v, (i) => `a${i >> 2}.${component[i & 3]}`, (j) => `b${j >> 2}.${component[j & 3]}`)}
     }
     workgroupBarrier();
   }`;
-  const declarations = `var<workgroup> tileA: array<f32, ${tileRows * v.tileDepth}>;
-var<workgroup> tileB: array<f32, ${tileColumns * v.tileDepth}>;`;
-  return { typeA: 'f32', typeB: p.halfB ? 'f16' : 'f32', declarations, code };
+  const declarations = Object.values(operands).map((o) => `var<workgroup> ${o.tile}: array<vec4f, ${pitch(o) * v.tileDepth}>;`).join('\n');
+  return { typeA: a.stored, typeB: b.stored, declarations, code };
 }
 
 /**
@@ -288,15 +312,20 @@ function store(p: GemmKernel, vector: boolean): string {
   const perRow = columnsOf(p) / width;
   const perLane = v.blockColumns / width;
   const columns = p.columns / width;
-  const column = v.kind === 'exchange' ? `(wid.x * ${p.lanes!}u + (lane ^ (n % ${perRow}u / ${perLane}u))) * ${perLane}u + n % ${perLane}u` : `column / ${width}u + n % ${perRow}u`;
+  const tiled = v.kind === 'tiled';
+  const tileRow = `wid.y * ${v.blockRows * v.groupRows}u + n / ${perRow}u / 4u * ${4 * v.groupRows}u + lid.y * 4u + n / ${perRow}u % 4u`;
+  const tileColumn = vector
+    ? `wid.x * ${(v.blockColumns / 4) * v.groupColumns}u + n % ${perRow}u * ${v.groupColumns}u + lid.x`
+    : `wid.x * ${v.blockColumns * v.groupColumns}u + n % ${perRow}u / 4u * ${4 * v.groupColumns}u + lid.x * 4u + n % 4u`;
+  const column = tiled ? tileColumn : v.kind === 'exchange' ? `(wid.x * ${p.lanes!}u + (lane ^ (n % ${perRow}u / ${perLane}u))) * ${perLane}u + n % ${perLane}u` : `column / ${width}u + n % ${perRow}u`;
   const values = range(v.blockRows).flatMap((i) => range(perRow).map((q) => (vector
     ? `vec4f(${range(4).map((s) => `c${i}_${q * 4 + s}`).join(', ')})`
     : `c${i}_${q}`)));
   const { text, result } = finish(p.epilogues, vector, (operand) => (operand === 'column' ? `c${offsetOf(p, p.strides.bias, width)}` : 'at'));
   const to = p.splits > 1 ? `wid.z * ${(p.rows * p.columns) / width}u + at` : `at${offsetOf(p, p.strides.c, width)}`;
   return `var block = array<${vector ? 'vec4f' : 'f32'}, ${values.length}>(${values.join(', ')});
-  for (var n = 0u; n < ${v.kind === 'tiled' ? `${values.length}u` : `select(0u, ${values.length}u, row < ${p.rows}u)`}; n++) {
-    let r = row + n / ${perRow}u;
+  for (var n = 0u; n < ${tiled ? `${values.length}u` : `select(0u, ${values.length}u, row < ${p.rows}u)`}; n++) {
+    let r = ${tiled ? tileRow : `row + n / ${perRow}u`};
     let c = ${column};
     if (r < ${p.rows}u && c < ${columns}u) {
       let at = r * ${columns}u + c;
@@ -310,7 +339,7 @@ function store(p: GemmKernel, vector: boolean): string {
 
 /** The invocations of the first block column sum their rows of op(A) along K once more: few of many do. */
 function rowSums(p: GemmKernel): string {
-  const a = loadsOfA(p, p.variant.kind === 'tiled');
+  const a = loadsOfA(p);
   const rows = range(p.variant.blockRows);
   const to = p.splits > 1 ? ` + wid.z * ${p.rows}u` : offsetOf(p, p.strides.rowSums);
   return `if (${p.variant.kind === 'exchange' ? 'wid.x' : 'column'} == 0u) {

@@ -54,7 +54,7 @@ export function heading(results: Results): string {
   const { adapter, runtimeVersion, machine, peaks } = results;
   return [
     `${adapter.name}${adapter.isSoftware ? ' (software)' : ''}, ${runtimeVersion}, ${machine.processor}, ${machine.cores} cores, ${results.date}`,
-    ...(peaks ? [`Peaks: ${withPrefix(peaks.flops, 'FLOP/s')} of multiply-adds, ${withPrefix(peaks.bandwidth, 'B/s')} copying`] : []),
+    ...(peaks ? [`Peaks: ${withPrefix(peaks.flops, 'FLOP/s')} of multiply-adds, ${withPrefix(peaks.loads, 'B/s')} loading from the nearest cache, ${withPrefix(peaks.bandwidth, 'B/s')} copying`] : []),
   ].join('\n');
 }
 

@@ -1,6 +1,7 @@
 /**
  * What the adapter can do at best, measured in the same run as everything that is held against it: multiply-adds on values
- * that never leave the registers, and a copy through memory that is too large for any cache.
+ * that never leave the registers, loads of values that lie in the nearest cache, and a copy through memory that is too large
+ * for any. The second tells what keeps matrix products from the first: each value has to be loaded before it is multiplied.
  *
  * Each invocation runs several independent chains x = a x + b, so that one multiply-add need not wait for the one before;
  * a and b come from a buffer and the chains' end is written out and checked, so no compiler can leave the work out.
@@ -19,6 +20,8 @@ import { timeUntilDone, type Platform } from './bench.ts';
 export interface Peaks {
   readonly flops: number;
   readonly bandwidth: number;
+  /** Bytes that invocations load from the nearest cache into registers. */
+  readonly loads: number;
 }
 
 interface ChainAttributes {
@@ -103,6 +106,59 @@ fn main(@builtin(global_invocation_id) gid: vec3u) {
   reference: ([x]) => [Float64Array.from(x!)],
 };
 
+interface LoadAttributes {
+  readonly invocations: number;
+  readonly vector: boolean;
+  readonly iterations: number;
+}
+
+/** Values of the buffer that the loads go round. */
+const cachedValues = 1024;
+
+/** From x [1024] to the sum of `8 iterations` of its elements for each invocation, from its own number on. */
+export const cachedLoads: Operation<LoadAttributes> = {
+  name: 'cachedLoads',
+  outputs: (_, { invocations }) => [{ shape: [invocations], dtype: 'f32' }],
+  kernels({ attributes: { invocations, vector, iterations }, target, read, write }) {
+    const grid = linearGrid(invocations, target);
+    const [type, width] = vector ? ['vec4f', 4] : ['f32', 1];
+    const text = wgsl`
+@group(0) @binding(0) var<storage, read> x: array<${type}, ${cachedValues / width}>;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) gid: vec3u) {
+  ${grid.index}
+  ${range(unrolled).map((c) => `var sum${c} = ${type}();`).join(' ')}
+  for (var n = 0u; n < ${iterations}u; n++) {
+    let at = i + n * ${unrolled}u;
+    ${range(unrolled).map((c) => `sum${c} += x[(at + ${c}u) % ${cachedValues / width}u];`).join(' ')}
+  }
+  let sum = ${range(unrolled).map((c) => `sum${c}`).join(' + ')};
+  y[i] = ${vector ? 'dot(sum, vec4f(1.0))' : 'sum'};
+}
+`;
+    return [{
+      kernel: kernel('peaks.ts', `load, ${vector ? 'vec4' : 'scalar'}`, text), workgroups: grid.workgroups, bindings: [read(0), write(0)],
+      flops: 0, bytes: 4 * width * unrolled * iterations * invocations,
+    }];
+  },
+  reference([x], { attributes: { invocations, vector, iterations } }) {
+    const width = vector ? 4 : 1;
+    const elements = cachedValues / width;
+    // before[n]: the sum of the first n elements, over two rounds of the buffer.
+    const before = new Float64Array(2 * elements + 1);
+    for (let n = 0; n < 2 * elements; n++) {
+      const at = (n % elements) * width;
+      before[n + 1] = before[n]! + range(width).reduce((sum, c) => sum + x![at + c]!, 0);
+    }
+    const loads = unrolled * iterations;
+    return [Float64Array.from({ length: invocations }, (_, i) => {
+      const first = i % elements;
+      return Math.floor(loads / elements) * before[elements]! + before[first + (loads % elements)]! - before[first]!;
+    })];
+  },
+};
+
 /** Seconds of a plan of one dispatch: by the GPU's own clock where it has one. */
 export async function timeDispatch(engine: Engine, executable: Executable, inputs: Readonly<Record<string, TensorData>>): Promise<number> {
   if (engine.context.device.features.has('timestamp-query')) return (await executable.profile(inputs)).reduce((sum, d) => sum + d.seconds, 0);
@@ -112,30 +168,40 @@ export async function timeDispatch(engine: Engine, executable: Executable, input
 export async function measurePeaks(engine: Engine, platform: Platform, { sampling, quick }: { sampling: Sampling; quick: boolean }): Promise<Peaks> {
   const { isSoftware } = engine.adapter;
   const clock = engine.context.device.features.has('timestamp-query') ? 'gpu' : 'wall';
-  const best = { flops: 0, bandwidth: 0 };
+  const best = { flops: 0, bandwidth: 0, loads: 0 };
   const report = (fields: Pick<Measurement, 'id' | 'title' | 'samples' | 'check'> & Partial<Measurement>) =>
     platform.report({ suite: 'peaks', group: 'Peaks', contender: 'ours', clock, ...fields });
 
   const invocations = isSoftware ? 16384 : 1 << 20;
-  const inputs = { factors };
+  // A first, short run tells how many iterations make a sample long enough.
+  const enough = (iterations: number, seconds: number): number =>
+    Math.min(100_000, Math.max(iterations, Math.ceil((iterations * (isSoftware ? 0.06 : 0.02)) / Math.max(seconds, 1e-4))));
+  const time = async <A extends { iterations: number }>(operation: Operation<A>, probe: A, input: readonly [name: string, values: Float32Array<ArrayBuffer>], id: string, title: string): Promise<void> => {
+    const inputs = { [input[0]]: input[1] };
+    const seconds = await withOne(engine, operation, probe, input, (executable) => timeDispatch(engine, executable, inputs));
+    const attributes = { ...probe, iterations: enough(probe.iterations, seconds) };
+    await withOne(engine, operation, attributes, input, async (executable) => {
+      const samples = await collect(sampling, () => timeDispatch(engine, executable, inputs));
+      const result = (await executable.run(inputs)).y!;
+      const [expected] = operation.reference([Float64Array.from(input[1])], { inputs: [], outputs: [], attributes });
+      const failure = farthest(result, expected!, 1e-3);
+      const { flops, bytes } = executable.plan.report;
+      report({ id, title: `${title}${executable.plan.dispatches[0]!.kernel.label}`, samples, ...(flops > 0 ? { flops } : { bytes }), check: flops > 0 ? 'closed form' : 'f64 sum', failure });
+      if (failure) return;
+      if (flops > 0) best.flops = Math.max(best.flops, flops / median(samples));
+      else best.loads = Math.max(best.loads, bytes / median(samples));
+    });
+  };
   for (const fused of [true, false]) {
     for (const vector of [false, true]) {
       for (const chains of quick ? [4] : [1, 2, 4, 8, 16]) {
-        // A first, short run tells how many iterations make a sample long enough.
-        const probe = { invocations, chains, vector, fused, iterations: 8 };
-        const seconds = await withChains(engine, probe, (executable) => timeDispatch(engine, executable, inputs));
-        const attributes = { ...probe, iterations: Math.min(100_000, Math.max(8, Math.ceil((8 * (isSoftware ? 0.06 : 0.02)) / Math.max(seconds, 1e-4)))) };
-        await withChains(engine, attributes, async (executable) => {
-          const samples = await collect(sampling, () => timeDispatch(engine, executable, inputs));
-          const result = (await executable.run(inputs)).y!;
-          const [expected] = multiplyAddChains.reference([Float64Array.from(factors)], { inputs: [], outputs: [], attributes });
-          const failure = farthest(result, expected!, 1e-3);
-          const { flops } = executable.plan.report;
-          report({ id: `peaks/${fused ? 'fma' : 'mul-add'}/${vector ? 'vec4' : 'scalar'}/${chains}`, title: `multiply-add: ${executable.plan.dispatches[0]!.kernel.label}`, samples, flops, check: 'closed form', failure });
-          if (!failure) best.flops = Math.max(best.flops, flops / median(samples));
-        });
+        await time(multiplyAddChains, { invocations, chains, vector, fused, iterations: 8 }, ['factors', factors], `peaks/${fused ? 'fma' : 'mul-add'}/${vector ? 'vec4' : 'scalar'}/${chains}`, 'multiply-add: ');
       }
     }
+  }
+  const cached = Float32Array.from({ length: cachedValues }, (_, i) => (i % 61) / 61);
+  for (const vector of [false, true]) {
+    await time(cachedLoads, { invocations, vector, iterations: 8 }, ['x', cached], `peaks/load/${vector ? 'vec4' : 'scalar'}`, 'from the nearest cache: ');
   }
 
   const vectors = (isSoftware ? 32 : 128) * 65536;
@@ -161,11 +227,12 @@ export async function measurePeaks(engine: Engine, platform: Platform, { samplin
   return best;
 }
 
-async function withChains<T>(engine: Engine, attributes: ChainAttributes, body: (executable: Executable) => Promise<T>): Promise<T> {
-  const [y] = apply(multiplyAddChains, [input('factors', [4])], attributes);
+/** A plan of one operation from one input to `y`, run once to warm up. */
+async function withOne<A, T>(engine: Engine, operation: Operation<A>, attributes: A, [name, values]: readonly [name: string, values: Float32Array<ArrayBuffer>], body: (executable: Executable) => Promise<T>): Promise<T> {
+  const [y] = apply(operation, [input(name, [values.length])], attributes);
   const executable = await engine.prepare({ y: y! });
   try {
-    await executable.run({ factors }, { read: [] });
+    await executable.run({ [name]: values }, { read: [] });
     return await body(executable);
   } finally {
     executable.dispose();

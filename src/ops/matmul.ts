@@ -37,7 +37,7 @@ const addBias: Epilogue = { name: 'bias', operand: 'column', flops: 1, expressio
 /**
  * Kernel variants by measurement: on CPU adapters lanes that exchange elements, in taller tiles for large products where
  * a subgroup has 4 lanes; direct loads in small blocks for products that don't fill a tile, or without subgroups; on GPUs
- * workgroup tiles.
+ * workgroup tiles, larger ones where there are enough of them.
  */
 export const gemmVariants = {
   small: { kind: 'register', blockRows: 4, blockColumns: 4, groupRows: 4, groupColumns: 4, tileDepth: 4 },
@@ -45,6 +45,8 @@ export const gemmVariants = {
   exchange: { kind: 'exchange', blockRows: 4, blockColumns: 4, groupRows: 1, groupColumns: 1, tileDepth: 4 },
   exchangeTall: { kind: 'exchange', blockRows: 8, blockColumns: 4, groupRows: 1, groupColumns: 1, tileDepth: 4 },
   tiled: { kind: 'tiled', blockRows: 4, blockColumns: 4, groupRows: 16, groupColumns: 16, tileDepth: 16 },
+  tiledBlocks: { kind: 'tiled', blockRows: 8, blockColumns: 8, groupRows: 8, groupColumns: 8, tileDepth: 16 },
+  tiledLarge: { kind: 'tiled', blockRows: 8, blockColumns: 8, groupRows: 16, groupColumns: 16, tileDepth: 8 },
 } as const satisfies Record<string, GemmVariant>;
 
 function shapeOf([a, b, bias]: readonly TensorSpec[], attributes: MatmulAttributes): GemmShape {
@@ -79,8 +81,12 @@ function lanesOf({ features, subgroupSize = 0 }: Target): 4 | 8 | undefined {
 
 /** Larger blocks take longer to compile, which small products don't make up for. */
 function variantFor(shape: GemmShape, target: Target): GemmVariant {
-  if (target.family === 'gpu') return gemmVariants.tiled;
   const { rows, columns, depth, batch } = shape;
+  if (target.family === 'gpu') {
+    // Enough large tiles to fill the processors; a guess where nothing was measured, and training on GPUs measures.
+    const tile = tileOf(gemmVariants.tiledLarge);
+    return batch * Math.ceil(rows / tile.rows) * Math.ceil(columns / tile.columns) >= 128 ? gemmVariants.tiledLarge : gemmVariants.tiled;
+  }
   const lanes = lanesOf(target);
   // Less than three quarters of a tile, or loads that are no vectors: the exchange doesn't pay.
   const loadsVectors = [shape.transposeA ? rows : depth, shape.transposeB ? depth : columns, depth].every((n) => n % 4 === 0);
@@ -98,7 +104,7 @@ export function gemmCandidates(shape: GemmShape, target: Target): Readonly<Recor
     // GPUs load cheaply; and more than 32 rows take the compilers of 8 lanes seconds, for nothing.
     if (v.kind === 'exchange' && (target.family === 'gpu' || !lanes || rows > 32)) return false;
     return across * down <= target.maxComputeInvocationsPerWorkgroup
-      && (v.kind !== 'tiled' || 4 * v.tileDepth * (rows + columns) <= target.maxComputeWorkgroupStorageSize)
+      && (v.kind !== 'tiled' || 4 * v.tileDepth * (rows + columns + 8) <= target.maxComputeWorkgroupStorageSize)
       && (Math.min(shape.rows, shape.columns) >= 64 || Math.max(v.blockRows, v.blockColumns) <= 8);
   };
   return Object.fromEntries(Object.entries<GemmVariant>(gemmVariants).filter(fits));

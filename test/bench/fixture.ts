@@ -37,7 +37,7 @@ export function results(more: Partial<Results> = {}): Results {
     adapter: { vendor: 'google', architecture: 'swiftshader', device: '', description: 'SwiftShader Device', name: 'SwiftShader Device', isSoftware: true, features: [], limits: {} },
     machine: { platform: 'linux x64', processor: 'A <fast> CPU', cores: 2 },
     packages: { 'inp-former-webgpu': '0.1.0', 'onnxruntime-web': '1.30.0', '@jax-js/jax': '0.1.25', '@tensorflow/tfjs-backend-webgpu': '4.22.0' },
-    peaks: { flops: 18e9, bandwidth: 2e9 },
+    peaks: { flops: 18e9, bandwidth: 2e9, loads: 8e9 },
     figures: [
       { id: 'peak/train/dinov2-base-392/batch-16', title: 'training', value: 3e9, unit: 'bytes' },
       { id: 'peak/inspect/dinov2-small-392/batch-1', title: 'inspection', value: 2e8, unit: 'bytes' },

@@ -24,7 +24,7 @@ describe('results files', () => {
 });
 
 describe('rates', () => {
-  const peaks = { flops: 10e9, bandwidth: 1e9 };
+  const peaks = { flops: 10e9, bandwidth: 1e9, loads: 4e9 };
 
   test('by arithmetic right of the ridge, by memory left of it', () => {
     expect(rateOf(measurement('kernels/x', 2, { flops: 4e9, bytes: 1e8 }), peaks)).toEqual({ value: 2e9, unit: 'FLOP/s', ofPeak: 0.2 });

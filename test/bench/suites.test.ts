@@ -36,16 +36,17 @@ async function openBench(): Promise<Run> {
     log: () => undefined, report: (m) => measurements.push(m), leaveOut: (l) => leftOut.push(l), peers: [],
   };
   const engine = await Engine.create({ gpu: platform.gpu });
-  return { bench: { platform, engine, tune: false, traffic: watchTraffic(engine.context.device), settings, peaks: { flops: 1e12, bandwidth: 1e10 } }, measurements, leftOut };
+  return { bench: { platform, engine, tune: false, traffic: watchTraffic(engine.context.device), settings, peaks: { flops: 1e12, bandwidth: 1e10, loads: 1e11 } }, measurements, leftOut };
 }
 
-test('peaks: every chain and copy gives the right result and a rate above 0', async () => {
+test('peaks: every chain, load and copy gives the right result and a rate above 0', async () => {
   const { bench, measurements } = await openBench();
   const peaks = await measurePeaks(bench.engine, bench.platform, settings);
   expect(measurements.filter(({ failure }) => failure !== undefined)).toEqual([]);
-  expect(measurements.map(({ id }) => id)).toEqual(['peaks/fma/scalar/4', 'peaks/fma/vec4/4', 'peaks/mul-add/scalar/4', 'peaks/mul-add/vec4/4', 'peaks/copy/1', 'peaks/copy/4']);
+  expect(measurements.map(({ id }) => id)).toEqual(['peaks/fma/scalar/4', 'peaks/fma/vec4/4', 'peaks/mul-add/scalar/4', 'peaks/mul-add/vec4/4', 'peaks/load/scalar', 'peaks/load/vec4', 'peaks/copy/1', 'peaks/copy/4']);
   expect(peaks.flops).toBeGreaterThan(0);
   expect(peaks.bandwidth).toBeGreaterThan(0);
+  expect(peaks.loads).toBeGreaterThan(0);
 });
 
 describe('a race', () => {

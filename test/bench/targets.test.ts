@@ -28,7 +28,7 @@ describe('each kind of target', () => {
     ['a peer that failed', results({ measurements: changed({ [`${gemm}/tensorflow-js`]: { failure: 'zeros' } }) }), 'GEMM 768x1536x384: faster than tensorflow.js', 'no comparison'],
     ['ours failed', results({ measurements: changed({ [`${gemm}/ours`]: { failure: 'wrong' } }) }), 'GEMM 768x1536x384: faster than tensorflow.js', 'missed'],
     ['not measured', results({ measurements: changed({ [`${gemm}/ours`]: undefined }) }), 'GEMM 768x1536x384: of the multiply-add peak', 'not measured'],
-    ['a share of the peak', results({ peaks: { flops: 21e9, bandwidth: 1e9 } }), 'GEMM 768x1536x384: of the multiply-add peak', 'missed'],
+    ['a share of the peak', results({ peaks: { flops: 21e9, bandwidth: 1e9, loads: 4e9 } }), 'GEMM 768x1536x384: of the multiply-add peak', 'missed'],
     ['no peaks', results({ peaks: undefined }), 'GEMM 768x1536x384: of the multiply-add peak', 'not measured'],
     ['a count above its limit', results({ measurements: changed({ 'peers/inference-tiny-112/ours': { values: { dispatches: 151, submits: 1 } } }) }), 'inspection tiny 112: kernels an image', 'missed'],
     ['encoding in milliseconds', results({ measurements: changed({ 'train/tiny-224/batch-8/encode': { samples: [0.0011] } }) }), 'training step: encoding on the CPU', 'missed'],

@@ -13,9 +13,12 @@ const variants = {
   register: { variant: ops.gemmVariants.register },
   exchange: { variant: ops.gemmVariants.exchange },
   tiled: { variant: ops.gemmVariants.tiled },
+  tiledBlocks: { variant: ops.gemmVariants.tiledBlocks },
+  tiledLarge: { variant: ops.gemmVariants.tiledLarge },
   'register, split': { variant: ops.gemmVariants.register, splits: 3 },
   'exchange, split': { variant: ops.gemmVariants.exchange, splits: 3 },
   'tiled, split': { variant: ops.gemmVariants.tiled, splits: 3 },
+  'tiledLarge, split': { variant: ops.gemmVariants.tiledLarge, splits: 3 },
 };
 
 export const matmulCases: OperationCase[] = [
