@@ -27,7 +27,13 @@ export interface DetectorConfig {
   readonly mlpRatio: number;
   /** Pixels of the image that the encoder sees; multiples of the patch size. */
   readonly crop: ImageSize;
+  /** What the reconstruction's anomaly map is made of: 1 - cos, or the mean of that and the squared error (INP-Former++). */
+  readonly distance: ReconstructionDistance;
+  /** Whether there is INP-Former++'s segmentation head, whose output is half of the anomaly map. */
+  readonly segmentationHead: boolean;
 }
+
+export type ReconstructionDistance = 'cosine' | 'cosine+l2';
 
 /** LayerNorm epsilon of DINOv2's blocks, and of INP-Former's own. */
 export const encoderEpsilon = 1e-6;
@@ -42,6 +48,8 @@ export interface DetectorOptions {
   readonly numPrototypes?: number;
   readonly extractorDepth?: number;
   readonly decoderDepth?: number;
+  readonly distance?: ReconstructionDistance;
+  readonly segmentationHead?: boolean;
 }
 
 /** Fills in the reference's defaults and checks what was given. @throws UsageError */
@@ -56,6 +64,8 @@ export function detectorConfig(options: DetectorOptions): DetectorConfig {
     numPrototypes: options.numPrototypes ?? 6,
     extractorDepth: options.extractorDepth ?? 1,
     mlpRatio: 4,
+    distance: options.distance ?? 'cosine',
+    segmentationHead: options.segmentationHead ?? false,
     crop: typeof options.crop === 'number' ? { height: options.crop, width: options.crop } : options.crop,
   };
   check(config);
@@ -100,6 +110,7 @@ function check(config: DetectorConfig): void {
   for (const [name, value] of Object.entries({ numPrototypes: config.numPrototypes, extractorDepth: config.extractorDepth, decoderDepth: config.decoderDepth })) {
     if (!Number.isInteger(value) || value < 1) throw new UsageError(`${name} must be a positive integer, got ${value}.`);
   }
+  if (config.distance !== 'cosine' && config.distance !== 'cosine+l2') throw new UsageError(`The distance must be 'cosine' or 'cosine+l2', got ${String(config.distance)}.`);
   const most = Math.floor(mostFoldedRows / config.architecture.numHeads);
   if (config.numPrototypes > most) throw new UsageError(`numPrototypes must be at most ${most} with ${config.architecture.numHeads} heads, got ${config.numPrototypes}.`);
 }
@@ -118,4 +129,9 @@ export function tokenGrid({ crop, architecture }: DetectorConfig): { rows: numbe
 export function groupsPartitionTaps({ taps, encoderGroups }: DetectorConfig): boolean {
   const all = encoderGroups.flat().sort((a, b) => a - b);
   return all.length === taps.length && all.every((t, i) => t === i);
+}
+
+/** Whether a detector needs what is loaded for INP-Former++ alone. */
+export function isPlus({ distance, segmentationHead }: Pick<DetectorConfig, 'distance' | 'segmentationHead'>): boolean {
+  return segmentationHead || distance !== 'cosine';
 }

@@ -90,7 +90,8 @@ export const trainablePrefix = 'trainable.';
 
 /**
  * The trained tensors and their shapes, named and ordered as in the reference's checkpoints: `prototype_token`,
- * `aggregation.0.*` (the INP extractor), `bottleneck.0.*`, `decoder.N.*`. Linear weights are [out, in].
+ * `aggregation.0.*` (the INP extractor), `bottleneck.0.*`, `decoder.N.*`. Linear weights are [out, in]. Behind them the
+ * segmentation head's, where there is one.
  */
 export function trainableShapes(config: DetectorConfig): Map<string, Shape> {
   const { width: c, numHeads } = config.architecture;
@@ -120,8 +121,23 @@ export function trainableShapes(config: DetectorConfig): Map<string, Shape> {
   for (let i = 0; i < config.extractorDepth; i++) block(`aggregation.${i}`, false);
   mlp('bottleneck.0');
   for (let i = 0; i < config.decoderDepth; i++) block(`decoder.${i}`, true);
-  return shapes;
+  return new Map([...shapes, ...(config.segmentationHead ? headShapes(config) : [])]);
 }
+
+/**
+ * The segmentation head's tensors, `head.0` to `head.2`. Weights are [in, k, k, out], of transposed convolutions: the last,
+ * of stride 1, is a plain 3x3 convolution with its kernel turned half around. C/3 and C/12 channels in whole vectors of 4.
+ */
+export function headShapes({ architecture: { width } }: DetectorConfig): Map<string, Shape> {
+  const inFours = (channels: number): number => Math.max(4, Math.floor(channels / 4) * 4);
+  const channels = [width, inFours(width / 3), inFours(width / 12), 1];
+  return new Map(headLayers.flatMap(({ kernel }, i): [string, Shape][] => [
+    [`head.${i}.weight`, [channels[i]!, kernel, kernel, channels[i + 1]!]], [`head.${i}.bias`, [channels[i + 1]!]],
+  ]));
+}
+
+/** Geometry of the head's transposed convolutions. */
+export const headLayers = [{ kernel: 4, stride: 2, padding: 1 }, { kernel: 4, stride: 2, padding: 1 }, { kernel: 3, stride: 1, padding: 1 }] as const;
 
 /** What the prototypes' side of a decoder block needs: the parts of a block that are stacked. */
 const stackedKinds = ['norm1.weight', 'norm1.bias', 'attn.learn_scale', 'attn.kv.weight', 'attn.kv.bias', 'attn.proj.weight', 'attn.proj.bias'] as const;
@@ -157,6 +173,16 @@ const trainableStacks = (config: DetectorConfig): ParameterStack[] => decoderRun
 /** The leaves of a graph for the trained tensors; f16 is for inspection alone. */
 export function trainableLeaves(config: DetectorConfig, precision?: Precision): ParameterLeaves {
   return new ParameterLeaves(trainableShapes(config), trainablePrefix, { stacks: trainableStacks(config), ...(precision && { precision }) });
+}
+
+/** The leaves of a graph for the segmentation head alone. */
+export function headLeaves(config: DetectorConfig): ParameterLeaves {
+  return new ParameterLeaves(headShapes(config), trainablePrefix);
+}
+
+/** How the segmentation head's tensors lie in memory. */
+export function headItems(config: DetectorConfig): MemoryItem[] {
+  return [...headShapes(config)].map(([name, shape]) => [trainablePrefix + name, dataBytesOf({ shape, dtype: 'f32' })]);
 }
 
 /** How the trained tensors lie in memory: in the order of their names, a stack where its first member would be. */

@@ -1,6 +1,6 @@
 /**
  * C = op(A) op(B) + bias, and the linear layer y = x W^T + b made of it. Its gradients are two more products,
- * dx = g W and dW = g^T x, the latter giving db, the column sums of g, as well. Pointwise steps that follow are taken
+ * dx = g W and dW = g^T x, the latter giving db, the column sums of g, as well; those of A B are g B^T and A^T g. Pointwise steps that follow are taken
  * into the kernel. A stack of layers of one shape, each on its own input, is one batch of products.
  */
 import { gemmKernel, sumSplitsKernel, tileOf, type GemmShape, type GemmVariant } from '../../shaders/gemm.wgsl.ts';
@@ -175,9 +175,16 @@ export const matmulOperation: Operation<MatmulAttributes> = {
   },
   gradient({ inputs: [a, b, bias], attributes, outputGradients: [g], needs }) {
     const { transposeA, transposeB, batch, rows, columns } = attributes;
-    if (transposeA || !transposeB) throw new UsageError('matmul: only the linear layer x W^T + b is differentiated.');
     const depth = a!.shape.at(-1)!;
     const common = { bias: false, epilogues: [], ...(batch !== undefined && { batch }) };
+    if (!transposeA && !transposeB && !bias) {
+      // C = A B: dA = g B^T, dB = A^T g.
+      return [
+        needs[0] ? apply(matmulOperation, [g!, b!], { ...common, transposeA: false, transposeB: true, shape: a!.shape, rows, columns: depth })[0] : undefined,
+        needs[1] ? apply(matmulOperation, [a!, g!], { ...common, transposeA: true, transposeB: false, shape: b!.shape, rows: depth, columns })[0] : undefined,
+      ];
+    }
+    if (transposeA || !transposeB) throw new UsageError('matmul: only A B and the linear layer x W^T + b are differentiated.');
     const ofInput = needs[0] ? apply(matmulOperation, [g!, b!], { ...common, transposeA: false, transposeB: false, shape: a!.shape, rows, columns: depth })[0] : undefined;
     if (!needs[1] && !needs[2]) return [ofInput];
     const [ofWeight, ofBias] = apply(matmulOperation, [g!, a!], {
@@ -219,6 +226,16 @@ export function matmul(a: Tensor, b: Tensor, options: { shape: Shape; transposeA
   const { shape, transposeA = false, transposeB = false, ...tuning } = options;
   const columns = shape.at(-1)!;
   return apply(matmulOperation, [a, b], { transposeA, transposeB, shape, rows: sizeOf(shape) / columns, columns, bias: false, epilogues: [], ...tuning })[0]!;
+}
+
+/** A_i B_i for each i: A [D, N, K], B [D, K, M] to [D, N, M]. */
+export function batchMatmul(a: Tensor, b: Tensor): Tensor {
+  const [batch, rows] = a.shape as [number, number];
+  const columns = b.shape.at(-1)!;
+  if (a.shape.length !== 3 || b.shape.length !== 3 || b.shape[0] !== batch || b.shape[1] !== a.shape[2]) {
+    throw new UsageError(`batchMatmul: expected A [D, N, K] and B [D, K, M], got [${a.shape.join(', ')}] and [${b.shape.join(', ')}].`);
+  }
+  return apply(matmulOperation, [a, b], { transposeA: false, transposeB: false, shape: [batch, rows, columns], rows, columns, batch, bias: false, epilogues: [] })[0]!;
 }
 
 /**

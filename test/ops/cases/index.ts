@@ -7,6 +7,7 @@ import { lossCases } from './losses.ts';
 import { optimizerCases } from './optimizer.ts';
 import { attentionCases } from './attention.ts';
 import { foldedAttentionCases } from './folded-attention.ts';
+import { plusCases } from './plus.ts';
 import { pointwiseCases } from './pointwise.ts';
 
-export const operationCases: readonly OperationCase[] = [...pointwiseCases, ...attentionCases, ...foldedAttentionCases, ...matmulCases, ...mapCases, ...tokenCases, ...imageInputCases, ...lossCases, ...optimizerCases];
+export const operationCases: readonly OperationCase[] = [...pointwiseCases, ...attentionCases, ...foldedAttentionCases, ...matmulCases, ...mapCases, ...tokenCases, ...imageInputCases, ...lossCases, ...optimizerCases, ...plusCases];
