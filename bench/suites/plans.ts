@@ -60,5 +60,5 @@ export async function prepareTraining({ engine, tune }: Runner, { config, traine
     });
     return all;
   };
-  return { step, executable: step['executable'], inputs, dispose: () => step.dispose() };
+  return { step, executable: step['state'].executable, inputs, dispose: () => step.dispose() };
 }

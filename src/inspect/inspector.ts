@@ -13,6 +13,7 @@ import { inspectionGraph } from '../model/graphs.ts';
 import { ImageStage, imagesLeaf } from '../model/image-stage.ts';
 import { checkPrecision, uploadEncoder, uploadTrainables } from '../model/memory.ts';
 import type { Precision } from '../model/parameters.ts';
+import { scoringOf } from '../model/scoring.ts';
 import type { EncoderWeights } from '../weights/encoder.ts';
 import { regionLevel } from './calibration.ts';
 import { readModel, readModelMetadata, writeModel, type ModelMetadata } from './model-file.ts';
@@ -147,7 +148,7 @@ export class InspectionNetwork {
     const { resize, mapSize, batchSize, precision } = options;
     checkPrecision(context, precision);
     if (!Number.isInteger(batchSize) || batchSize < 1) throw new UsageError(`batchSize must be a positive integer, got ${batchSize}.`);
-    const { scoring } = inspectionGraph(imagesLeaf(batchSize, config.crop), config, mapSize, precision);
+    const { scoring } = inspectionGraph(imagesLeaf(batchSize, config.crop), config, mapSize, precision, await scoringOf(config));
     const plan = compile({ target: context.target, outputs: { map: scoring.map, score: scoring.score } });
     const stage = await ImageStage.create(context, { resize: { width: resize, height: resize }, crop: config.crop, batchSize });
     const memories: DeviceMemory[] = [];

@@ -3,7 +3,7 @@
  * optimiser. Each becomes one plan and one submit.
  */
 import { UsageError } from '../errors.ts';
-import { layoutFor } from '../gpu/memory.ts';
+import { layoutFor, type MemoryItem } from '../gpu/memory.ts';
 import type { Target } from '../gpu/target.ts';
 import { differentiate } from '../graph/autograd.ts';
 import { constant, input, parameter, scope, type Tensor } from '../graph/tensor.ts';
@@ -13,7 +13,7 @@ import { encode, fuseGroups, type EncoderFeatures } from './encoder.ts';
 import { reconstruct, type Reconstruction } from './detector.ts';
 import { imagesLeaf } from './image-stage.ts';
 import { trainableItems, trainableLeaves, trainablePrefix, type ParameterLeaves, type Precision } from './parameters.ts';
-import { defaultMapSize, scoreReconstruction, scoreTokenMaps, type Scoring } from './scoring.ts';
+import { defaultMapSize, scoreCosines, scoreTokenMaps, type ScoreFunction, type Scoring } from './scoring.ts';
 
 /** What the encoder gives per image and training needs again: en_g of each group, and x where the groups don't determine it. */
 export function cachedFeatures({ groups, fused }: EncoderFeatures, config: DetectorConfig): Tensor[] {
@@ -38,11 +38,12 @@ export interface InspectionGraph {
   readonly scoring: Scoring;
 }
 
-/** From `images` [B, 3, H, W] to anomaly maps and scores. */
-export function inspectionGraph(image: Tensor, config: DetectorConfig, mapSize = defaultMapSize, precision?: Precision): InspectionGraph {
+/** From `images` [B, 3, H, W] to anomaly maps and scores. @param score of this detector, see {@link scoringOf} */
+export function inspectionGraph(image: Tensor, config: DetectorConfig, mapSize = defaultMapSize, precision?: Precision, score: ScoreFunction = scoreCosines): InspectionGraph {
   const features = encode(image, config, precision);
-  const reconstruction = reconstruct(features.fused, trainableLeaves(config, precision), config);
-  return { features, reconstruction, scoring: scoreReconstruction(features.groups, reconstruction.groups, config, mapSize) };
+  const p = trainableLeaves(config, precision);
+  const reconstruction = reconstruct(features.fused, p, config);
+  return { features, reconstruction, scoring: score({ encoder: features.groups, decoder: reconstruction.groups, parameters: p, config, mapSize }) };
 }
 
 /** The zero-shot map: distances to the nearest prototype of the image itself, through the same chain. */
@@ -67,6 +68,11 @@ export interface ObjectiveOptions {
   /** Exponent of the soft-mining gradient weight. */
   readonly miningPower?: number;
 }
+
+/** Builds a loss from the features of each slice of a batch: {@link trainingObjective} or another. */
+export type ObjectiveFunction = (
+  slices: readonly Pick<EncoderFeatures, 'groups' | 'fused'>[], p: ParameterLeaves, config: DetectorConfig, options: ObjectiveOptions,
+) => Objective;
 
 /**
  * L = mean over groups of mean over the batch of 1 - cos(vec en_g, vec de_g), plus 0.2 Lc; de_g's gradient is weighted
@@ -108,8 +114,9 @@ export interface FlatGroup {
   readonly total: number;
 }
 
-export function flatGroups(config: DetectorConfig, target: Target): FlatGroup[] {
-  const { places, buffers } = layoutFor(target, trainableItems(config));
+/** @param items of the trained tensors */
+export function flatGroups(items: readonly MemoryItem[], target: Target): FlatGroup[] {
+  const { places, buffers } = layoutFor(target, items);
   return buffers.map((bytes, b) => {
     const inGroup = places.filter((p) => p.buffer === b);
     const tensors = inGroup.filter((p) => p.kind !== 'stack');
@@ -155,12 +162,16 @@ export interface TrainingGraph {
 }
 
 export interface TrainingGraphOptions extends ObjectiveOptions {
+  /** Default {@link trainingObjective}. */
+  readonly objective?: ObjectiveFunction;
   /** Sizes of the slices that the batch is computed in; by default as few as the target's bindings allow. */
   readonly slices?: readonly number[];
 }
 
 /** Forward, losses, backward, norm, clip and StableAdamW: the whole step. */
-export function trainingGraph(config: DetectorConfig, batchSize: number, target: Target, { slices = sliceBatch(config, batchSize, target), ...options }: TrainingGraphOptions = {}): TrainingGraph {
+export function trainingGraph(
+  config: DetectorConfig, batchSize: number, target: Target, { slices = sliceBatch(config, batchSize, target), objective: build = trainingObjective, ...options }: TrainingGraphOptions = {},
+): TrainingGraph {
   const tokens = tokenGrid(config).count;
   const partition = groupsPartitionTaps(config);
   const features = slices.map((size, s) => {
@@ -169,10 +180,16 @@ export function trainingGraph(config: DetectorConfig, batchSize: number, target:
     return { groups, fused: partition ? fuseGroups(groups, config) : leaf(groups.length) };
   });
   const p = trainableLeaves(config);
-  const objective = trainingObjective(features, p, config, options);
-  const ofLeaves = leafGradients(objective.loss, p);
+  const objective = build(features, p, config, options);
+  return { slices, objective, ...optimizationGraph(objective.loss, p, trainableItems(config), target) };
+}
 
-  const groups = flatGroups(config, target);
+export type OptimizationGraph = Pick<TrainingGraph, 'groups' | 'gradients' | 'norm' | 'updates'>;
+
+/** From a loss to the changed parameters: backward, joint norm, clip, StableAdamW. @param items of the leaves of p, as they lie in memory */
+export function optimizationGraph(loss: Tensor, p: ParameterLeaves, items: readonly MemoryItem[], target: Target): OptimizationGraph {
+  const ofLeaves = leafGradients(loss, p);
+  const groups = flatGroups(items, target);
   const flat = groups.map((group) => pack(group.leaves.map(({ name }) => ofLeaves.get(name)!), group.leaves.map(({ offset }) => offset), group.total));
   const norm = gradientNorm(groups.map((group, i) => ({ gradients: flat[i]!, segments: group.segments })));
   const schedule = input('schedule', [4]);
@@ -183,5 +200,5 @@ export function trainingGraph(config: DetectorConfig, batchSize: number, target:
       gradients: flat[i]!, norm, schedule,
     }, { segments: group.segments }));
   });
-  return { slices, groups, objective, gradients: p.byName((leaf) => ofLeaves.get(leaf.name)!), norm, updates };
+  return { groups, gradients: p.byName((leaf) => ofLeaves.get(leaf.name)!), norm, updates };
 }

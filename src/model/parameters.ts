@@ -144,7 +144,7 @@ const stackedKinds = ['norm1.weight', 'norm1.bias', 'attn.learn_scale', 'attn.kv
 export type StackedKind = (typeof stackedKinds)[number];
 
 /** The binding that every WebGPU implementation allows: a stack must not be longer. */
-const longestStack = 128 * 1024 * 1024;
+export const longestBinding = 128 * 1024 * 1024;
 
 /** Consecutive decoder blocks whose prototypes' sides are computed together, with the stacks of their tensors. */
 export interface DecoderRun {
@@ -157,7 +157,7 @@ export function decoderRuns(config: DetectorConfig): DecoderRun[] {
   const shapes = trainableShapes(config);
   const stride = (kind: StackedKind): number => roundUp(sizeOf(shapes.get(`decoder.0.${kind}`)!), segmentAlignment);
   const longest = Math.max(...stackedKinds.map(stride)) * 4;
-  const count = Math.ceil(config.decoderDepth / Math.max(1, Math.floor(longestStack / longest)));
+  const count = Math.ceil(config.decoderDepth / Math.max(1, Math.floor(longestBinding / longest)));
   return Array.from({ length: count }, (_, r) => {
     const [first, end] = [r, r + 1].map((n) => Math.floor((n * config.decoderDepth) / count)) as [number, number];
     const blocks = Array.from({ length: end - first }, (_, i) => first + i);

@@ -5,9 +5,11 @@
  *
  * Source: cal_anomaly_maps and the evaluation loop of the reference's utils.py.
  */
+import { UsageError } from '../errors.ts';
 import { scope, type Tensor } from '../graph/tensor.ts';
 import { composeTaps, cosineMap, gaussianWeights, meanOf, resample2d, resampleBy, resampleTaps, reshape, topMean, windowTaps, type TapTable } from '../ops/index.ts';
-import { tokenGrid, type DetectorConfig } from './config.ts';
+import { isPlus, tokenGrid, type DetectorConfig } from './config.ts';
+import type { ParameterLeaves } from './parameters.ts';
 
 export interface Scoring {
   /** 1 - cos per token, [B, N], of each group. */
@@ -24,6 +26,28 @@ export interface Scoring {
 export const defaultMapSize = 256;
 /** Share of the map, its highest values, whose mean is the score. */
 export const scoredFraction = 0.01;
+
+/** What an anomaly map can be made of. */
+export interface ScoreInputs {
+  /** en_g and de_g [B, N, C] of each group. */
+  readonly encoder: readonly Tensor[];
+  readonly decoder: readonly Tensor[];
+  readonly parameters: ParameterLeaves;
+  readonly config: DetectorConfig;
+  readonly mapSize: number;
+}
+
+export type ScoreFunction = (inputs: ScoreInputs) => Scoring;
+
+/** How a detector scores: INP-Former's cosines, or what INP-Former++ adds, which is loaded only then. */
+export async function scoringOf(config: DetectorConfig): Promise<ScoreFunction> {
+  return isPlus(config) ? (await import('./fused-scoring.ts')).scoreFused : scoreCosines;
+}
+
+export const scoreCosines: ScoreFunction = ({ encoder, decoder, config, mapSize }) => {
+  if (isPlus(config)) throw new UsageError('The detector is one of INP-Former++: give its graph the score function of scoringOf(config).');
+  return scoreReconstruction(encoder, decoder, config, mapSize);
+};
 
 /** @param encoder, decoder en_g and de_g [B, N, C] */
 export function scoreReconstruction(encoder: readonly Tensor[], decoder: readonly Tensor[], config: DetectorConfig, mapSize = defaultMapSize): Scoring {

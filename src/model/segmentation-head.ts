@@ -6,10 +6,11 @@
  *
  * Source: arXiv 2506.03660, section III-D. Its sizes are not published; these are this project's choice.
  */
-import { scope, type Tensor } from '../graph/tensor.ts';
+import { scope, sizeOf, type Tensor } from '../graph/tensor.ts';
 import { reshape } from '../ops/index.ts';
 import { relu, sigmoid, transposedConvolution, transposedGrid, type Grid } from '../ops/plus.ts';
-import { headLayers } from './parameters.ts';
+import { tokenGrid, type DetectorConfig } from './config.ts';
+import { headLayers, headShapes } from './parameters.ts';
 
 export interface SegmentationHead {
   /** [B, 16 N], row by row over `grid`. */
@@ -37,4 +38,16 @@ export function segmentationHead(residual: Tensor, get: (name: string) => Tensor
     }
     return { probability: reshape(x, [x.shape[0]!, x.shape[1]!]), grid: at, hidden };
   });
+}
+
+/** Bytes of the head's largest tensor for one image: the patches of a layer before they are added up. */
+export function headBytesPerImage(config: DetectorConfig): number {
+  const shapes = headShapes(config);
+  let { count } = tokenGrid(config);
+  return Math.max(...headLayers.map(({ stride }, i) => {
+    const [inputs, ...patch] = shapes.get(`head.${i}.weight`)!;
+    const bytes = 4 * count * Math.max(inputs!, sizeOf(patch));
+    count *= stride ** 2;
+    return bytes;
+  }));
 }

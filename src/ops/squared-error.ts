@@ -86,7 +86,10 @@ export function tokenSquaredError(a: Tensor, b: Tensor): Tensor {
   return apply(tokenSquaredErrorOperation, [a, b], null)[0]!;
 }
 
-/** Mean over feature groups of (1 - cos) |en - de|, [B, N, C], without gradient (Eq. 7); en, de [B, N, C] of each group. */
-export function residual(groups: readonly { en: Tensor; de: Tensor }[]): Tensor {
-  return meanOf(groups.map(({ en, de }) => apply(residualOperation, [en, de, tokenCosine(en, de).distance], null)[0]!));
+/**
+ * Mean over feature groups of (1 - cos) |en - de|, [B, N, C], without gradient (Eq. 7).
+ * @param groups en, de [B, N, C] of each group, and their distance 1 - cos [B, N], where it is there already
+ */
+export function residual(groups: readonly { en: Tensor; de: Tensor; distance?: Tensor }[]): Tensor {
+  return meanOf(groups.map(({ en, de, distance = tokenCosine(en, de).distance }) => apply(residualOperation, [en, de, distance], null)[0]!));
 }

@@ -9,7 +9,7 @@ import type { DetectorConfig } from '../model/config.ts';
 import { trainableShapes } from '../model/parameters.ts';
 import { optimizerState } from '../model/graphs.ts';
 import { readSafetensors, tensorToFloat32, writeSafetensors } from '../weights/safetensors.ts';
-import type { TrainingState } from './step.ts';
+import type { TrainedTensors } from './step.ts';
 
 /**
  * Where checkpoints are kept: a file, the browser's storage. The one who gave it deletes the checkpoint, once the trained
@@ -42,7 +42,7 @@ export interface Checkpoint {
   readonly step: number;
   readonly firstLoss: number | undefined;
   readonly lastLoss: number;
-  readonly state: Required<TrainingState>;
+  readonly state: Required<TrainedTensors>;
 }
 
 const metadataKey = 'inp_former_checkpoint';
@@ -76,6 +76,6 @@ export function readCheckpoint(bytes: Uint8Array, identity: CheckpointIdentity, 
     const data = entry && tensorToFloat32(entry, tensor);
     if (data?.length !== sizeOf(shape) || !data.every(Number.isFinite)) throw new InputError(`${name}: ${kind}.${tensor} is missing, has another size or is not finite. Remove the checkpoint and train anew.`, { file: name });
     return [tensor, data];
-  }))])) as unknown as Required<TrainingState>;
+  }))])) as unknown as Required<TrainedTensors>;
   return { step: saved.step, firstLoss: saved.firstLoss, lastLoss: saved.lastLoss, state };
 }

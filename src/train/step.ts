@@ -5,17 +5,17 @@
  */
 import { UsageError } from '../errors.ts';
 import type { GpuContext } from '../gpu/context.ts';
-import { DeviceMemory, type DeviceTensor } from '../gpu/memory.ts';
+import { DeviceMemory, type DeviceTensor, type MemoryItem } from '../gpu/memory.ts';
 import { Executable } from '../graph/executor.ts';
 import { compile, type Plan } from '../graph/plan.ts';
 import type { Target } from '../gpu/target.ts';
 import { groupsPartitionTaps, tokenGrid, type DetectorConfig } from '../model/config.ts';
-import { optimizerState, stateLeaf, trainingGraph, type ObjectiveOptions, type OptimizerState } from '../model/graphs.ts';
+import { optimizerState, stateLeaf, trainingGraph, type TrainingGraphOptions, type OptimizerState } from '../model/graphs.ts';
 import { trainableItems, trainablePrefix } from '../model/parameters.ts';
 import { stableAdamWSchedule } from '../ops/index.ts';
 
 /** Trained tensors and optimiser moments by name; moments left out are zero. */
-export interface TrainingState {
+export interface TrainedTensors {
   readonly values: Map<string, Float32Array>;
   readonly firstMoment?: Map<string, Float32Array>;
   readonly secondMoment?: Map<string, Float32Array>;
@@ -24,7 +24,7 @@ export interface TrainingState {
 
 const defaultMemoryBudget = 4 * 1024 ** 3;
 
-export interface TrainingPlanOptions extends ObjectiveOptions {
+export interface TrainingPlanOptions extends Omit<TrainingGraphOptions, 'slices'> {
   /** Bytes of GPU memory that a step should not exceed, default 4 GiB: above it, cheap tensors are computed twice rather than kept. */
   readonly memoryBudget?: number;
 }
@@ -44,44 +44,72 @@ export function planTrainingStep(config: DetectorConfig, batchSize: number, targ
   return { slices: graph.slices, plan: whole.report.peakBytes > memoryBudget ? compiled(true) : whole };
 }
 
-export class TrainingStep {
-  private readonly config: DetectorConfig;
-  private readonly slices: readonly number[];
+/** A plan that trains, and the memory that it changes: values and the optimiser's moments. */
+export class TrainingState {
   private readonly memories: Readonly<Record<OptimizerState, DeviceMemory>>;
-  private readonly executable: Executable;
+  readonly executable: Executable;
 
-  private constructor(config: DetectorConfig, slices: readonly number[], memories: Readonly<Record<OptimizerState, DeviceMemory>>, executable: Executable) {
-    this.config = config;
-    this.slices = slices;
+  private constructor(memories: Readonly<Record<OptimizerState, DeviceMemory>>, executable: Executable) {
     this.memories = memories;
     this.executable = executable;
   }
 
-  static async create(context: GpuContext, config: DetectorConfig, batchSize: number, state: TrainingState, options?: TrainingPlanOptions): Promise<TrainingStep> {
-    const { plan, slices } = planTrainingStep(config, batchSize, context.target, options);
+  /** @param items of the trained tensors, as the plan's optimiser takes them */
+  static async create(context: GpuContext, items: readonly MemoryItem[], plan: Plan, state: TrainedTensors): Promise<TrainingState> {
     const entries: [OptimizerState, DeviceMemory][] = [];
     try {
-      for (const name of optimizerState) entries.push([name, await DeviceMemory.allocate(context, `optimizer ${name}`, trainableItems(config))]);
+      for (const name of optimizerState) entries.push([name, await DeviceMemory.allocate(context, `optimizer ${name}`, items)]);
       const memories = Object.fromEntries(entries) as Record<OptimizerState, DeviceMemory>;
       const parameters = new Map<string, DeviceTensor>(memories.values.tensors);
       for (const [name, memory] of entries) {
         memory.buffers.forEach((buffer, i) => parameters.set(stateLeaf(name, i), { buffer, offset: 0, bytes: buffer.size }));
         for (const [tensor, data] of state[name] ?? []) memory.write(trainablePrefix + tensor, data);
       }
-      return new TrainingStep(config, slices, memories, await Executable.prepare(context, plan, parameters));
+      return new TrainingState(memories, await Executable.prepare(context, plan, parameters));
     } catch (error) {
       for (const [, memory] of entries) memory.dispose();
       throw error;
     }
   }
 
+  /** Trained tensors and moments as they are after the runs so far. */
+  async read(): Promise<Required<TrainedTensors>> {
+    const entries = await Promise.all(optimizerState.map(async (name) => {
+      const tensors = await this.memories[name].read();
+      return [name, new Map([...tensors].map(([tensor, data]) => [tensor.slice(trainablePrefix.length), data]))] as const;
+    }));
+    return Object.fromEntries(entries) as unknown as Required<TrainedTensors>;
+  }
+
+  dispose(): void {
+    this.executable.dispose();
+    for (const memory of Object.values(this.memories)) memory.dispose();
+  }
+}
+
+export class TrainingStep {
+  private readonly config: DetectorConfig;
+  private readonly slices: readonly number[];
+  private readonly state: TrainingState;
+
+  private constructor(config: DetectorConfig, slices: readonly number[], state: TrainingState) {
+    this.config = config;
+    this.slices = slices;
+    this.state = state;
+  }
+
+  static async create(context: GpuContext, config: DetectorConfig, batchSize: number, state: TrainedTensors, options?: TrainingPlanOptions): Promise<TrainingStep> {
+    const { plan, slices } = planTrainingStep(config, batchSize, context.target, options);
+    return new TrainingStep(config, slices, await TrainingState.create(context, trainableItems(config), plan, state));
+  }
+
   get plan(): Plan {
-    return this.executable.plan;
+    return this.state.executable.plan;
   }
 
   /** Submits made so far: one a step. */
   get submits(): number {
-    return this.executable.submits;
+    return this.state.executable.submits;
   }
 
   /**
@@ -103,21 +131,16 @@ export class TrainingStep {
       }
       first += size;
     });
-    const { loss, cosine, coherence, norm } = await this.executable.run(inputs);
+    const { loss, cosine, coherence, norm } = await this.state.executable.run(inputs);
     return { loss: loss![0]!, cosine: cosine![0]!, coherence: coherence![0]!, norm: norm![0]! };
   }
 
   /** Trained tensors and moments as they are after the runs so far. */
-  async readState(): Promise<Required<TrainingState>> {
-    const entries = await Promise.all(optimizerState.map(async (name) => {
-      const tensors = await this.memories[name].read();
-      return [name, new Map([...tensors].map(([tensor, data]) => [tensor.slice(trainablePrefix.length), data]))] as const;
-    }));
-    return Object.fromEntries(entries) as unknown as Required<TrainingState>;
+  readState(): Promise<Required<TrainedTensors>> {
+    return this.state.read();
   }
 
   dispose(): void {
-    this.executable.dispose();
-    for (const memory of Object.values(this.memories)) memory.dispose();
+    this.state.dispose();
   }
 }

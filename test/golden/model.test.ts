@@ -12,7 +12,7 @@ import { reconstruct } from '../../src/model/detector.ts';
 import { encode, encoderParameters } from '../../src/model/encoder.ts';
 import { cachedFeatures, featureCount, flatGroups, inspectionGraph, sliceBatch, trainingGraph, trainingObjective, zeroShotScoring } from '../../src/model/graphs.ts';
 import { uploadEncoder, uploadTrainables } from '../../src/model/memory.ts';
-import { trainableLeaves, trainableShapes, type ParameterLeaves } from '../../src/model/parameters.ts';
+import { trainableItems, trainableLeaves, trainableShapes, type ParameterLeaves } from '../../src/model/parameters.ts';
 import { scoreReconstruction } from '../../src/model/scoring.ts';
 import {
   add, channels, coherence, gradientNorm, hardMiningFactor, mean, pack, prototypeAttentionWeights, reshape, scale, scaleTokenGradient, stableAdamW,
@@ -128,7 +128,7 @@ describeGolden('whole model', () => {
         'act.P': reconstruction!.prototypes, 'act.bottleneck.out': reconstruction!.bottleneck,
         ...Object.fromEntries(reconstruction!.decoder.map(({ output }, i) => [`act.dec.${i}.out`, output])),
       });
-      const groups = flatGroups(config, (await testContext()).target);
+      const groups = flatGroups(trainableItems(config), (await testContext()).target);
       const norm = gradientNorm(groups.map(({ leaves: own, segments, total }) => ({
         segments, gradients: pack(own.map(({ name: leaf }) => ofLeaf(leaf)), own.map(({ offset }) => offset), total),
       })));
@@ -238,7 +238,7 @@ describeGolden('whole model', () => {
       const golden = goldenTensors(`${name}/optim.safetensors`);
       const stored = goldenTensors(`${name}/optim_grads.safetensors`);
       const context = await testContext();
-      const groups = flatGroups(config, context.target);
+      const groups = flatGroups(trainableItems(config), context.target);
       const shapes = trainableShapes(config);
       const kinds = ['values', ...Object.keys(momentNames)] as const;
       const places = (kind: string) => groups.map((group, g) => [`${kind}.${g}`, group.total * 4] as const);

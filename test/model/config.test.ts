@@ -5,7 +5,7 @@ import { UsageError } from '../../src/errors.ts';
 import { defaultTarget } from '../../src/gpu/target.ts';
 import { defaultTaps, detectorConfig, groupsPartitionTaps, tokenGrid, type DetectorOptions } from '../../src/model/config.ts';
 import { featureCount, flatGroups, sliceBatch } from '../../src/model/graphs.ts';
-import { decoderRuns, trainableShapes } from '../../src/model/parameters.ts';
+import { decoderRuns, trainableItems, trainableShapes } from '../../src/model/parameters.ts';
 import { sizeOf } from '../../src/graph/tensor.ts';
 import { findEncoder } from '../../src/weights/catalog.ts';
 
@@ -82,7 +82,7 @@ describe('slices of a batch', () => {
 
 it('trained tensors lie in flat groups within the binding limit, each once, those of a stack at equal distances', () => {
   const config = base();
-  const groups = flatGroups(config, defaultTarget);
+  const groups = flatGroups(trainableItems(config), defaultTarget);
   expect(groups.length).toBeGreaterThan(1);
   const shapes = trainableShapes(config);
   expect(groups.flatMap((g) => g.names).sort()).toEqual([...shapes.keys()].sort());

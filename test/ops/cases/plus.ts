@@ -90,13 +90,10 @@ export const plusCases: OperationCase[] = [
     name: 'transposedConvolution', operations: [plus.foldOperation, plus.unfoldOperation, matmulOperation, sumRowsOperation], shapes: convolutions, differentiate: ['x', 'weight', 'bias'],
     build: (c: Convolution) => ({ y: transposed(c) }),
   },
-  {
-    name: 'transposedConvolution with fused steps', operations: [plus.foldOperation, plus.reluOperation, plus.sigmoidOperation], shapes: convolutions, differentiate: ['x', 'weight', 'bias'],
-    build: (c: Convolution) => {
-      const y = transposed(c);
-      return { relu: plus.relu(y), sigmoid: plus.sigmoid(transposed(c)) };
-    },
-  },
+  ...([['relu', plus.reluOperation, plus.relu], ['sigmoid', plus.sigmoidOperation, plus.sigmoid]] as const).map(([name, operation, step]): OperationCase<Convolution> => ({
+    name: `transposedConvolution with a fused ${name}`, operations: [plus.foldOperation, operation], shapes: convolutions, differentiate: ['x', 'weight', 'bias'],
+    build: (c) => ({ y: step(transposed(c)) }),
+  })),
   ...[false, true].map((squared): OperationCase<number[]> => ({
     name: squared ? 'dice, squared' : 'dice', operations: [plus.diceOperation, plus.diceGradientOperation],
     shapes: [[1, 1], [3, 5], [2, 65, 67], [4, 1, 12, 12], [1, 4097]], differentiate: ['p'],
