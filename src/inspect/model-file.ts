@@ -20,9 +20,26 @@ export interface TrainingRecord {
   readonly finalLearningRate: number;
   readonly seed: number;
   readonly finalLoss: number;
+  /** How the segmentation head was trained, after all else. */
+  readonly head?: HeadTrainingRecord;
 }
 
-export interface ModelMetadata extends Pick<DetectorConfig, 'taps' | 'encoderGroups' | 'decoderGroups' | 'numPrototypes' | 'extractorDepth' | 'decoderDepth'> {
+export interface HeadTrainingRecord {
+  readonly steps: number;
+  readonly batchSize: number;
+  readonly warmupSteps: number;
+  readonly learningRate: number;
+  readonly finalLearningRate: number;
+  readonly seed: number;
+  /** How many images were made for it once, or that each was made anew. */
+  readonly pseudoAnomalies: number | 'fresh';
+  /** Texture images and real defects that they were made of; without textures, of procedural ones and the images themselves. */
+  readonly textures: number;
+  readonly defects: number;
+  readonly finalLoss: number;
+}
+
+export interface ModelMetadata extends Pick<DetectorConfig, 'taps' | 'encoderGroups' | 'decoderGroups' | 'numPrototypes' | 'extractorDepth' | 'decoderDepth' | 'distance' | 'segmentationHead'> {
   readonly version: 1;
   readonly encoder: { readonly name: string; readonly sha256: string; readonly numHeads: number; readonly architecture: EncoderArchitecture };
   /** Side of the square that images are resized to, and of the centre crop that the encoder sees, pixels. */

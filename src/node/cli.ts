@@ -98,8 +98,8 @@ Example:
     .requiredOption('--data <dir>', 'folder of normal images')
     .requiredOption('--out <file>', 'model file to write; a stopped run leaves <file>.checkpoint')
     .option('--encoder <name|path>', 'frozen encoder: a name (`inp-former plan --help` lists them) or a .safetensors file', DEFAULT_ENCODER)
-    .option('--resize <pixels>', 'images are resized to this square', positiveInteger, 448)
-    .option('--crop <pixels>', 'and their centre of this size is used; a multiple of the patch size 14', positiveInteger, 392)
+    .option('--resize <pixels>', 'images are resized to this square (default: 448)', positiveInteger)
+    .option('--crop <pixels>', 'and their centre of this size is used; a multiple of the patch size 14 (default: 392)', positiveInteger)
     .addOption(new Option('--steps <n>', 'optimiser steps').argParser(positiveInteger).conflicts('epochs'))
     .addOption(new Option('--epochs <n>', 'passes through the images, in place of --steps').argParser(positiveInteger))
     .option('--warmup <n>', 'steps until the learning rate is full', nonNegativeInteger)
@@ -110,8 +110,29 @@ Example:
     .option('--tune', 'first measure which kernels are fastest here, and keep it: done by default on GPUs (--no-tune), not on software adapters')
     .addOption(new Option('--no-tune').hideHelp())
     .option('--skip-unreadable', 'leave out images that cannot be read, instead of stopping')
+    .option('--plus', 'INP-Former++: its losses, and a segmentation head trained on made-up defects')
+    .option('--textures <dir>', 'with --plus: images that defects are made of, in place of procedural ones and the images themselves')
+    .option('--defects <dir>', 'with --plus: a few real defects with masks, which train the head too')
+    .option('--defect-limit <n>', 'the first n of them, kinds of defect taking turns', positiveInteger)
+    .addOption(new Option('--head-steps <n>', 'with --plus: optimiser steps of the head').argParser(positiveInteger).conflicts('headEpochs'))
+    .addOption(new Option('--head-epochs <n>', 'with --plus: passes through the made-up defects, in place of --head-steps').argParser(positiveInteger))
+    .addOption(new Option('--pseudo-anomalies <n|fresh>', 'with --plus: how many images with made-up defects are encoded for the head, or new ones for each step').argParser(countOrFresh))
+    .option('--no-head', 'with --plus: the losses alone')
+    .option('--from <model>', 'with --plus: give this trained model a head, or train its head on; nothing else of it changes')
     .addOption(adapterOption())
     .action((options) => execute(async (context) => (await import('./commands/train.ts')).train(options, context)));
+
+  command('pseudo', 'write made-up defects, as `train --plus` trains on, to look at; needs no GPU')
+    .requiredOption('--data <dir>', 'folder of normal images')
+    .requiredOption('--out <dir>', 'folder for <n>_image.png, <n>_mask.png and <n>_side_by_side.png')
+    .option('--count <n>', 'how many', positiveInteger, 16)
+    .option('--resize <pixels>', 'images are resized to this square', positiveInteger, 448)
+    .option('--crop <pixels>', 'and their centre of this size is used', positiveInteger, 392)
+    .option('--textures <dir>', 'images that defects are made of, in place of procedural ones and the images themselves')
+    .option('--defects <dir>', 'real defects with masks, to be pasted')
+    .option('--defect-limit <n>', 'the first n of them, kinds of defect taking turns', positiveInteger)
+    .option('--seed <n>', 'same seed, same samples', nonNegativeInteger, 1)
+    .action((options) => execute(async (context) => (await import('./commands/pseudo.ts')).pseudo(options, context)));
 
   command('inspect', 'score images and write heat-map overlays')
     .argument('<images...>', 'image files, or folders of them')
@@ -169,6 +190,10 @@ function positiveInteger(text: string): number {
 function nonNegativeInteger(text: string): number {
   if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError('It must be a whole number.');
   return Number(text);
+}
+
+function countOrFresh(text: string): number | 'fresh' {
+  return text === 'fresh' ? text : positiveInteger(text);
 }
 
 function finiteNumber(text: string): number {

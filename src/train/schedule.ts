@@ -1,7 +1,9 @@
 /**
- * The learning rate of each step: linspace(0, base, warmupSteps), then a cosine from base to final over the rest.
+ * Which images each step takes, and the learning rate of each step: linspace(0, base, warmupSteps), then a cosine from base to final over the rest.
  * As in the reference, the very first step has rate 0 and base occurs twice, at the end of the one and the start of the other.
  */
+import { Random } from '../data/random.ts';
+
 export interface LearningRateSchedule {
   /** Rate at the end of the warm-up; INP-Former 1e-3, INP-Former++ 5e-4. */
   readonly base: number;
@@ -19,4 +21,19 @@ export function learningRateAt(step: number, { base, final, warmupSteps, totalSt
   if (step >= totalSteps) return final;
   const progress = (step - warmupSteps) / (totalSteps - warmupSteps);
   return final + ((base - final) / 2) * (1 + Math.cos(Math.PI * progress));
+}
+
+export interface StepSchedule {
+  readonly steps: number;
+  readonly warmupSteps: number;
+  readonly batchSize: number;
+  readonly stepsPerEpoch: number;
+}
+
+/** Indices of the images of a step: each epoch is a shuffle of its own, its last incomplete batch dropped. */
+export function batchAt(step: number, { stepsPerEpoch, batchSize }: Pick<StepSchedule, 'stepsPerEpoch' | 'batchSize'>, images: number, seed: number | string): number[] {
+  const epoch = Math.floor(step / stepsPerEpoch);
+  const order = new Random(`${seed}/epoch ${epoch}`).shuffle(Array.from({ length: images }, (_, i) => i));
+  const begin = (step % stepsPerEpoch) * batchSize;
+  return order.slice(begin, begin + batchSize);
 }

@@ -4,30 +4,34 @@
  * file. The loss of a step is read while later steps run. Everything random comes from the seed, so the same images
  * and seed give the same bytes, interrupted and resumed or not.
  */
-import { Random } from '../data/random.ts';
-import { checkRasterImage, type ImageSource, type RasterImage } from '../data/image.ts';
+import type { ImageSource, RasterImage } from '../data/image.ts';
 import type { Engine } from '../engine.ts';
-import { AbortedError, InpFormerError, InputError, TrainingDivergedError, UsageError } from '../errors.ts';
+import { InputError, UsageError } from '../errors.ts';
 import type { DeviceMemory } from '../gpu/memory.ts';
 import { Executable } from '../graph/executor.ts';
 import { compile, type Plan } from '../graph/plan.ts';
 import type { TensorData } from '../graph/tensor.ts';
 import { calibrate, outlyingScores, type Calibration } from '../inspect/calibration.ts';
 import { Inspector, InspectionNetwork, type RawInspection } from '../inspect/inspector.ts';
-import { writeModel, type ModelMetadata, type TrainingRecord } from '../inspect/model-file.ts';
+import { configOf, writeModel, type ModelMetadata, type TrainingRecord } from '../inspect/model-file.ts';
 import { detectorConfig, type DetectorConfig, type DetectorOptions } from '../model/config.ts';
-import { encodingGraph, featureCount } from '../model/graphs.ts';
+import { encodingGraph, featureCount, type ObjectiveFunction } from '../model/graphs.ts';
 import { ImageStage } from '../model/image-stage.ts';
 import { uploadEncoder } from '../model/memory.ts';
 import { defaultMapSize } from '../model/scoring.ts';
 import type { EncoderWeights } from '../weights/encoder.ts';
-import { readCheckpoint, writeCheckpoint, type CheckpointIdentity, type CheckpointStore } from './checkpoint.ts';
+import { readCheckpoint, stageOf, writeCheckpoint, type CheckpointIdentity, type CheckpointStore } from './checkpoint.ts';
 import { FeatureCache, type FeatureCacheOptions } from './feature-cache.ts';
-import { learningRateAt } from './schedule.ts';
+import { readImage, type SkippedImage } from './images.ts';
+import { Pace, runLoop, throwIfAborted, tuneFor, type Trained } from './loop.ts';
+import type { PlusOptions } from './plus.ts';
+import { batchAt, type StepSchedule } from './schedule.ts';
 import { planTrainingStep, TrainingStep } from './step.ts';
 import { initialTrainables } from './trainables.ts';
 
 export type { CheckpointStore } from './checkpoint.ts';
+export type { SkippedImage } from './images.ts';
+export type { DefectSource, PlusOptions } from './plus.ts';
 
 export interface TrainOptions extends Pick<DetectorOptions, 'taps' | 'encoderGroups' | 'decoderGroups' | 'numPrototypes' | 'extractorDepth' | 'decoderDepth'> {
   readonly encoder: EncoderWeights;
@@ -47,8 +51,12 @@ export interface TrainOptions extends Pick<DetectorOptions, 'taps' | 'encoderGro
   /** Default 16; at most the number of images. The last incomplete batch of an epoch is dropped. */
   readonly batchSize?: number;
   readonly seed?: number;
+  /** Default 1e-3, with `plus` 5e-4. */
   readonly learningRate?: number;
+  /** What the cosine ends at; default a tenth of `learningRate`'s default. */
   readonly finalLearningRate?: number;
+  /** INP-Former++: its losses, and a segmentation head trained on pseudo-anomalies. What it needs is loaded only then. */
+  readonly plus?: PlusOptions;
   /** Leaves images out that can't be read, instead of failing. */
   readonly skipUnreadable?: boolean;
   readonly signal?: AbortSignal;
@@ -67,7 +75,8 @@ export interface TrainOptions extends Pick<DetectorOptions, 'taps' | 'encoderGro
 }
 
 export interface TrainProgress {
-  readonly phase: 'encoding' | 'training' | 'calibrating';
+  /** With a segmentation head, 'pseudo-anomalies' (made and encoded) and 'training head' come before 'calibrating'. */
+  readonly phase: 'encoding' | 'training' | 'pseudo-anomalies' | 'training head' | 'calibrating';
   readonly done: number;
   readonly total: number;
   readonly step?: number;
@@ -75,11 +84,6 @@ export interface TrainProgress {
   readonly learningRate?: number;
   readonly imagesPerSecond: number;
   readonly secondsLeft: number;
-}
-
-export interface SkippedImage {
-  readonly name: string;
-  readonly reason: string;
 }
 
 export interface TrainResult {
@@ -94,57 +98,96 @@ export interface TrainResult {
     /** Of the steps alone, without encoding and calibration. */
     readonly seconds: number;
     readonly imagesPerSecond: number;
+    /** The same of the segmentation head's training. */
+    readonly head?: { readonly steps: number; readonly finalLoss: number; readonly losses: readonly number[]; readonly seconds: number; readonly imagesPerSecond: number };
     readonly skipped: readonly SkippedImage[];
     /** Images that the threshold was not calibrated on, because they score far above the others: look at them. */
     readonly outliers: readonly { readonly name: string; readonly score: number }[];
   };
 }
 
-/** Steps in flight before the oldest loss is waited for. */
-const stepsAhead = 3;
-/** Steps over which a loss is averaged before it is called diverging. */
-const divergenceWindow = 20;
-
 /**
  * @throws UsageError, InputError (unreadable images), AllocationError, DeviceLostError;
  *   AbortedError when the signal fires, after the checkpoint is saved; TrainingDivergedError, with the last good checkpoint kept
  */
 export async function trainInspector(engine: Engine, options: TrainOptions): Promise<TrainResult> {
-  const settings = resolveSettings(options);
+  const plus = options.plus && await import('./plus.ts');
+  const settings = resolveSettings(options, plus?.checkedOptions(options.plus!, options.encoder));
   const { config } = settings;
+  const saved = options.resume ? await options.checkpoint?.load() : undefined;
   const skipped: SkippedImage[] = [];
   const cache = new FeatureCache(featureCount(config), options.featureCache);
   try {
-    const used = await encodeImages(engine, options, settings, cache, skipped);
+    // The detector may stand already: then its images need not be encoded, only be readable.
+    const isTrained = settings.given !== undefined || (saved !== undefined && stageOf(saved) === 'head');
+    const used = isTrained ? await plus!.readableImages(options, skipped) : await encodeImages(engine, options, settings, cache, skipped);
     const plan = scheduleOf(options, used.length);
-    const trained = await runSteps(engine, options, settings, plan, cache, used);
-    const { calibration, outliers, skippedImages } = await calibrateOn(engine, options, settings, trained.values, used);
+    const run: Run = { engine, options, settings, plan, used, saved, identity: identityOf(options, settings, plan, used, plus?.describe(options.plus!)) };
+    const detector = await trainDetector(run, cache, plus?.objective);
+    const head = config.segmentationHead ? await plus!.trainHead(run, detector, skipped) : undefined;
+    const values = new Map([...detector.values, ...(head?.values ?? [])]);
+    const { calibration, outliers, skippedImages } = await calibrateOn(engine, options, settings, values, used);
     skipped.push(...skippedImages);
     const metadata = metadataOf(options, settings, calibration, {
-      images: used.length, steps: plan.steps, batchSize: plan.batchSize, warmupSteps: plan.warmupSteps,
-      learningRate: settings.learningRate, finalLearningRate: settings.finalLearningRate, seed: settings.seed, finalLoss: trained.finalLoss,
+      ...(settings.given?.training ?? {
+        images: used.length, steps: plan.steps, batchSize: plan.batchSize, warmupSteps: plan.warmupSteps,
+        learningRate: settings.learningRate, finalLearningRate: settings.finalLearningRate, seed: settings.seed, finalLoss: detector.finalLoss,
+      }),
+      ...(head && { head: head.record }),
     });
-    const model = writeModel(trained.values, metadata);
+    const model = writeModel(values, metadata);
     const inspector = await Inspector.open(engine, model, options.encoder);
+    const { losses, seconds, imagesPerSecond } = detector;
     return {
       inspector, model,
-      record: { steps: plan.steps, finalLoss: trained.finalLoss, losses: trained.losses, seconds: trained.seconds, imagesPerSecond: trained.imagesPerSecond, skipped, outliers },
+      record: {
+        steps: settings.given ? 0 : plan.steps, finalLoss: detector.finalLoss, losses, seconds, imagesPerSecond, skipped, outliers,
+        ...(head && { head: { steps: head.record.steps, finalLoss: head.finalLoss, losses: head.losses, seconds: head.seconds, imagesPerSecond: head.imagesPerSecond } }),
+      },
     };
   } finally {
     await cache.dispose();
   }
 }
 
-interface Settings {
+/** All that stays the same through a training. */
+export interface Run {
+  readonly engine: Engine;
+  readonly options: TrainOptions;
+  readonly settings: Settings;
+  readonly plan: StepSchedule;
+  /** The training images that can be read. */
+  readonly used: readonly ImageSource[];
+  /** The checkpoint to go on from. */
+  readonly saved: Uint8Array | undefined;
+  readonly identity: CheckpointIdentity;
+}
+
+export interface Settings {
+  /** Of the whole model, its segmentation head included. */
   readonly config: DetectorConfig;
   readonly resize: number;
   readonly seed: number;
   readonly learningRate: number;
   readonly finalLearningRate: number;
+  /** A trained detector that gets a head; it stays as it is. */
+  readonly given: GivenDetector | undefined;
 }
 
-function resolveSettings(options: TrainOptions): Settings {
-  const { encoder, images, resize = 448, crop = 392, seed = 1, learningRate = 1e-3, finalLearningRate = 1e-4 } = options;
+/** A detector from a model file. */
+export interface GivenDetector {
+  readonly metadata: ModelMetadata;
+  readonly training: TrainingRecord;
+  /** Without its head's. */
+  readonly values: Map<string, Float32Array>;
+  /** Its segmentation head's, where it has one. */
+  readonly head: Map<string, Float32Array> | undefined;
+}
+
+function resolveSettings(options: TrainOptions, plus: { given: GivenDetector | undefined; head: boolean } | undefined): Settings {
+  const given = plus?.given;
+  const { encoder, images, resize = given?.metadata.resize ?? 448, crop = given?.metadata.crop ?? 392, seed = 1 } = options;
+  const { learningRate = plus ? 5e-4 : 1e-3, finalLearningRate = plus ? 5e-5 : 1e-4 } = options;
   if (images.length === 0) throw new InputError('There are no images to train on: give at least one normal image.', { code: 'no-images' });
   for (const [name, value] of Object.entries({ resize, crop })) {
     if (!Number.isInteger(value) || value < 1) throw new UsageError(`${name} must be a positive integer, got ${value}.`);
@@ -161,14 +204,12 @@ function resolveSettings(options: TrainOptions): Settings {
   for (const [name, value] of Object.entries({ learningRate, finalLearningRate })) {
     if (!(Number.isFinite(value) && value >= 0)) throw new UsageError(`${name} must be a finite number from 0, got ${value}.`);
   }
-  return { config: detectorConfig({ ...options, architecture: encoder.architecture, crop }), resize, seed, learningRate, finalLearningRate };
-}
-
-interface StepSchedule {
-  readonly steps: number;
-  readonly warmupSteps: number;
-  readonly batchSize: number;
-  readonly stepsPerEpoch: number;
+  if (given && (resize !== given.metadata.resize || crop !== given.metadata.crop)) {
+    throw new UsageError(`The model was trained on images resized to ${given.metadata.resize} and cropped to ${given.metadata.crop}, now ${resize} and ${crop} are asked for: leave them out.`);
+  }
+  const config = given ? { ...configOf(given.metadata), segmentationHead: true }
+    : detectorConfig({ ...options, architecture: encoder.architecture, crop, ...(plus && { distance: 'cosine+l2', segmentationHead: plus.head }) });
+  return { config, resize, seed, learningRate, finalLearningRate, given };
 }
 
 function scheduleOf(options: TrainOptions, images: number): StepSchedule {
@@ -176,29 +217,6 @@ function scheduleOf(options: TrainOptions, images: number): StepSchedule {
   const stepsPerEpoch = Math.floor(images / batchSize);
   const steps = options.steps ?? (options.epochs !== undefined ? options.epochs * stepsPerEpoch : Math.min(200 * stepsPerEpoch, 1000));
   return { steps, batchSize, stepsPerEpoch, warmupSteps: options.warmupSteps ?? Math.min(100, Math.max(1, Math.floor(steps / 3))) };
-}
-
-/** Reads an image; undefined (and noted) where it can't be read and that is allowed. */
-async function readImage(source: ImageSource, skipUnreadable: boolean, skipped: SkippedImage[]): Promise<RasterImage | undefined> {
-  try {
-    const image = await source.load();
-    checkRasterImage(image, source.name);
-    return image;
-  } catch (error) {
-    if (!skipUnreadable || !(error instanceof InpFormerError)) throw error;
-    skipped.push({ name: source.name, reason: error.message });
-    return undefined;
-  }
-}
-
-/** Speed and time left, over what was done since the start. */
-class Pace {
-  private readonly started = performance.now();
-
-  at(done: number, total: number, imagesEach = 1): { imagesPerSecond: number; secondsLeft: number } {
-    const seconds = (performance.now() - this.started) / 1000;
-    return { imagesPerSecond: (done * imagesEach) / Math.max(seconds, 1e-9), secondsLeft: done > 0 ? (seconds / done) * (total - done) : Infinity };
-  }
 }
 
 /** Fills the cache; returns the images that it holds, in the order of their indices there. */
@@ -251,10 +269,6 @@ async function encodeImages(engine: Engine, options: TrainOptions, { config, res
   return used;
 }
 
-async function tuneFor(engine: Engine, { tune = !engine.adapter.isSoftware, signal }: TrainOptions, plan: () => Plan): Promise<void> {
-  if (tune) await engine.tune(plan(), signal && { signal });
-}
-
 /** All feature tensors of image `i` of a batch, one after another. */
 function imageFeatures(features: Record<string, TensorData>, i: number, batchSize: number): Float32Array {
   const tensors = Object.values(features) as Float32Array[];
@@ -264,104 +278,38 @@ function imageFeatures(features: Record<string, TensorData>, i: number, batchSiz
   return values;
 }
 
-interface Trained {
-  readonly values: Map<string, Float32Array>;
-  readonly finalLoss: number;
-  readonly losses: readonly number[];
-  readonly seconds: number;
-  readonly imagesPerSecond: number;
+function identityOf({ encoder }: TrainOptions, { config, resize, seed, learningRate, finalLearningRate }: Settings, plan: StepSchedule, used: readonly ImageSource[], plus: object | undefined): CheckpointIdentity {
+  const { taps, encoderGroups, decoderGroups, numPrototypes, extractorDepth, decoderDepth, distance, segmentationHead } = config;
+  return {
+    encoder: encoder.sha256, images: used.map((s) => s.name), resize, crop: config.crop.width, seed, ...plan, learningRate, finalLearningRate,
+    model: { taps, encoderGroups, decoderGroups, numPrototypes, extractorDepth, decoderDepth, distance, segmentationHead },
+    ...(plus && { plus }),
+  };
 }
 
-async function runSteps(engine: Engine, options: TrainOptions, settings: Settings, plan: StepSchedule, cache: FeatureCache, used: readonly ImageSource[]): Promise<Trained> {
-  const { config, seed, learningRate, finalLearningRate } = settings;
-  const identity: CheckpointIdentity = {
-    encoder: options.encoder.sha256, images: used.map((s) => s.name), resize: settings.resize, crop: config.crop.width, seed,
-    ...plan, learningRate, finalLearningRate,
-    model: { taps: config.taps, encoderGroups: config.encoderGroups, decoderGroups: config.decoderGroups, numPrototypes: config.numPrototypes, extractorDepth: config.extractorDepth, decoderDepth: config.decoderDepth },
-  };
-  const saved = options.resume ? await options.checkpoint?.load() : undefined;
-  const start = saved ? readCheckpoint(saved, identity, config) : { step: 0, firstLoss: undefined, lastLoss: NaN, state: { values: initialTrainables(config, seed) } };
-  await tuneFor(engine, options, () => planTrainingStep(config, plan.batchSize, engine.context.target).plan);
-  const step = await TrainingStep.create(engine.context, config, plan.batchSize, start.state);
-  const losses: number[] = [];
-  let firstLoss = start.firstLoss;
-  let finalLoss = start.lastLoss;
-  const checkpointAt = async (at: number): Promise<Uint8Array> => {
-    const state = await step.readState();
-    for (const [name, data] of state.values) if (!data.every(Number.isFinite)) throw diverged(at - 1, finalLoss, `${name} is no longer finite`);
-    return writeCheckpoint({ step: at, firstLoss, lastLoss: finalLoss, state }, identity);
-  };
-  const save = async (at: number): Promise<void> => {
-    if (options.checkpoint && at > 0) await options.checkpoint.save(await checkpointAt(at));
-  };
-  // Whether a state is good shows in the loss that it gives, so it replaces the last good checkpoint only after that.
-  let unproven: { step: number; bytes: Uint8Array } | undefined;
+/** Trains all but the segmentation head, or takes it from where it was trained. */
+async function trainDetector({ engine, options, settings, plan, used, saved, identity }: Run, cache: FeatureCache, objective: ObjectiveFunction | undefined): Promise<Trained> {
+  const { given, seed, learningRate, finalLearningRate } = settings;
+  const config = { ...settings.config, segmentationHead: false };
+  const done = (values: Map<string, Float32Array>, finalLoss: number): Trained => ({ values, finalLoss, losses: [], seconds: 0, imagesPerSecond: 0 });
+  if (given) return done(given.values, given.training.finalLoss);
+  const found = saved && readCheckpoint(saved, identity, settings.config);
+  if (found?.detector) return done(found.detector.values, found.detector.finalLoss);
+  const start = found ?? { step: 0, firstLoss: undefined, lastLoss: NaN, state: { values: initialTrainables(config, seed) } };
+  const planOptions = objective && { objective };
+  await tuneFor(engine, options, () => planTrainingStep(config, plan.batchSize, engine.context.target, planOptions).plan);
+  const step = await TrainingStep.create(engine.context, config, plan.batchSize, start.state, planOptions);
   try {
-    const pace = new Pace();
-    const started = performance.now();
-    const pending: { step: number; learningRate: number; result: ReturnType<TrainingStep['run']> }[] = [];
-    const settleOne = async (): Promise<void> => {
-      const { step: at, learningRate: rate, result } = pending.shift()!;
-      const { loss, norm } = await result;
-      if (!Number.isFinite(loss) || !Number.isFinite(norm)) throw diverged(at, loss, `the loss is ${loss}, the gradient norm ${norm}`);
-      losses.push(loss);
-      firstLoss ??= loss;
-      finalLoss = loss;
-      const recent = losses.slice(-divergenceWindow);
-      const average = recent.reduce((a, b) => a + b, 0) / recent.length;
-      if (recent.length === divergenceWindow && average > 1.25 * firstLoss) throw diverged(at, loss, `the loss rose from ${firstLoss.toFixed(4)} to ${average.toFixed(4)}`);
-      if (unproven && at >= unproven.step) {
-        await options.checkpoint!.save(unproven.bytes);
-        unproven = undefined;
-      }
-      options.onProgress?.({ phase: 'training', done: at + 1, total: plan.steps, step: at, loss, learningRate: rate, ...pace.at(at + 1 - start.step, plan.steps - start.step, plan.batchSize) });
-    };
-    const settleAll = async (): Promise<void> => { while (pending.length > 0) await settleOne(); };
-
-    try {
-      for (let at = start.step; at < plan.steps; at++) {
-        if (options.signal?.aborted) {
-          await settleAll();
-          await save(at);
-          throw new AbortedError(`Training was stopped after step ${at} of ${plan.steps}${options.checkpoint ? '; the checkpoint is kept' : ''}.`);
-        }
-        if (options.checkpoint && at > start.step && at % (options.checkpointEverySteps ?? 100) === 0) {
-          await settleAll();
-          unproven = { step: at, bytes: await checkpointAt(at) };
-        }
-        const batch = await Promise.all(batchAt(at, plan, used.length, seed).map((i) => cache.get(i)));
-        const rate = learningRateAt(at, { base: learningRate, final: finalLearningRate, warmupSteps: plan.warmupSteps, totalSteps: plan.steps });
-        const result = step.run(batch, at + 1, rate);
-        result.catch(() => undefined); // reported when it is settled
-        pending.push({ step: at, learningRate: rate, result });
-        if (pending.length >= stepsAhead) await settleOne();
-      }
-      await settleAll();
-    } catch (error) {
-      await Promise.allSettled(pending.map((p) => p.result));
-      throw error;
-    }
-    const seconds = (performance.now() - started) / 1000;
-    const { values } = await step.readState();
-    for (const [name, data] of values) if (!data.every(Number.isFinite)) throw diverged(plan.steps - 1, finalLoss, `${name} is no longer finite`);
-    // So that nothing is lost if what comes after training fails.
-    await save(plan.steps);
-    return { values, finalLoss, losses, seconds, imagesPerSecond: (losses.length * plan.batchSize) / Math.max(seconds, 1e-9) };
+    return await runLoop(options, {
+      phase: 'training', ...plan, learningRate, finalLearningRate, start,
+      batch: (at) => Promise.all(batchAt(at, plan, used.length, seed).map((i) => cache.get(i))),
+      run: (batch, t, rate) => step.run(batch, t, rate),
+      readState: () => step.readState(),
+      write: (position, state) => writeCheckpoint({ ...position, state }, identity),
+    });
   } finally {
     step.dispose();
   }
-}
-
-function diverged(step: number, loss: number, what: string): TrainingDivergedError {
-  return new TrainingDivergedError(step, loss, `Training diverged at step ${step}: ${what}. The last good checkpoint is kept. Look for damaged images, or lower the learning rate.`);
-}
-
-/** Indices of the images of a step: each epoch is a shuffle of its own, its last incomplete batch dropped. */
-export function batchAt(step: number, { stepsPerEpoch, batchSize }: Pick<StepSchedule, 'stepsPerEpoch' | 'batchSize'>, images: number, seed: number): number[] {
-  const epoch = Math.floor(step / stepsPerEpoch);
-  const order = new Random(`${seed}/epoch ${epoch}`).shuffle(Array.from({ length: images }, (_, i) => i));
-  const begin = (step % stepsPerEpoch) * batchSize;
-  return order.slice(begin, begin + batchSize);
 }
 
 async function calibrateOn(
@@ -392,10 +340,6 @@ async function calibrateOn(
   };
 }
 
-function throwIfAborted(signal: AbortSignal | undefined, when: string): void {
-  if (signal?.aborted) throw new AbortedError(`Training was stopped ${when}.`);
-}
-
 function metadataOf({ encoder }: TrainOptions, { config, resize }: Settings, calibration: Calibration, training: TrainingRecord): ModelMetadata {
   return {
     version: 1,
@@ -403,6 +347,7 @@ function metadataOf({ encoder }: TrainOptions, { config, resize }: Settings, cal
     resize, crop: config.crop.width, mapSize: defaultMapSize,
     taps: config.taps, encoderGroups: config.encoderGroups, decoderGroups: config.decoderGroups,
     numPrototypes: config.numPrototypes, extractorDepth: config.extractorDepth, decoderDepth: config.decoderDepth,
+    distance: config.distance, segmentationHead: config.segmentationHead,
     calibration, training,
   };
 }

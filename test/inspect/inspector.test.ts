@@ -15,12 +15,12 @@ const encoder = await smallEncoder();
 const engine = await Engine.create({ gpu: await testGpu() });
 afterAll(() => engine.dispose());
 
-const config = detectorConfig({ architecture: encoder.architecture, crop: 56, decoderDepth: 2, numPrototypes: 3 });
+const config = detectorConfig({ architecture: encoder.architecture, crop: 56, decoderDepth: 2, distance: 'cosine', segmentationHead: false, numPrototypes: 3 });
 const calibration = { threshold: 0.9, pixelThreshold: 0.8, scaleLow: 0.5, scaleHigh: 1.1, count: 4, outliers: 0, scoreMean: 0.7, scoreStd: 0.05, scoreMax: 0.8, rule: 'for this test' };
 const metadata: ModelMetadata = {
   version: 1, encoder: { name: encoder.name, sha256: encoder.sha256, numHeads: 2, architecture: encoder.architecture },
   resize: 64, crop: 56, mapSize: 256, taps: config.taps, encoderGroups: config.encoderGroups, decoderGroups: config.decoderGroups,
-  numPrototypes: 3, extractorDepth: 1, decoderDepth: 2, calibration,
+  numPrototypes: 3, extractorDepth: 1, decoderDepth: 2, distance: 'cosine', segmentationHead: false, calibration,
   training: { images: 7, steps: 8, batchSize: 3, warmupSteps: 2, learningRate: 1e-3, finalLearningRate: 1e-4, seed: 1, finalLoss: 0.7 },
 };
 const trainables = initialTrainables(config, 1);

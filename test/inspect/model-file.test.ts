@@ -10,12 +10,12 @@ import { readSafetensors, writeSafetensors } from '../../src/weights/safetensors
 import { smallEncoder } from '../support/small-encoder.ts';
 
 const encoder = await smallEncoder();
-const config = detectorConfig({ architecture: encoder.architecture, crop: 56, decoderDepth: 2, numPrototypes: 3, taps: [0, 2, 3] });
+const config = detectorConfig({ architecture: encoder.architecture, crop: 56, decoderDepth: 2, distance: 'cosine', segmentationHead: false, numPrototypes: 3, taps: [0, 2, 3] });
 const metadata: ModelMetadata = {
   version: 1,
   encoder: { name: encoder.name, sha256: encoder.sha256, numHeads: 2, architecture: encoder.architecture },
   resize: 64, crop: 56, mapSize: 256, taps: config.taps, encoderGroups: config.encoderGroups, decoderGroups: config.decoderGroups,
-  numPrototypes: 3, extractorDepth: 1, decoderDepth: 2,
+  numPrototypes: 3, extractorDepth: 1, decoderDepth: 2, distance: 'cosine', segmentationHead: false,
   calibration: { threshold: 0.1234567890123, pixelThreshold: 0.05, scaleLow: 0.01, scaleHigh: 0.09, count: 4, outliers: 0, scoreMean: 0.05, scoreStd: 0.01, scoreMax: 0.06, rule: 'a rule with "quotes" and µ' },
   training: { images: 7, steps: 8, batchSize: 3, warmupSteps: 2, learningRate: 1e-3, finalLearningRate: 1e-4, seed: 1, finalLoss: 0.7 },
 };

@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { detectorConfig } from '../../src/model/config.ts';
 import { trainableShapes } from '../../src/model/parameters.ts';
-import { batchAt } from '../../src/train/train.ts';
+import { batchAt } from '../../src/train/schedule.ts';
 import { initialTrainables } from '../../src/train/trainables.ts';
 
 describe('batches', () => {

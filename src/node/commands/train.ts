@@ -8,12 +8,13 @@ import { join } from 'node:path';
 import { trainingImages } from '../../data/layout.ts';
 import { InputError, UsageError } from '../../errors.ts';
 import { splitForCalibration } from '../../inspect/calibration.ts';
-import { trainInspector, type CheckpointStore } from '../../train/train.ts';
-import { fileError, writeFileAtomic } from '../files.ts';
+import { trainInspector, type CheckpointStore, type PlusOptions } from '../../train/train.ts';
+import { fileError, readFileChecked, writeFileAtomic } from '../files.ts';
 import { listFolder } from '../folders.ts';
 import { imageFileSource } from '../images.ts';
 import { openSpillFile } from '../spill.ts';
 import { byteSize, duration, type CommandContext, type CommonOptions } from './context.ts';
+import { anomalySources } from './anomaly-sources.ts';
 import { openEncoder } from './encoders.ts';
 import { prepareOutputFile } from './output.ts';
 
@@ -21,8 +22,8 @@ export interface TrainCommandOptions extends CommonOptions {
   readonly data: string;
   readonly out: string;
   readonly encoder: string;
-  readonly resize: number;
-  readonly crop: number;
+  readonly resize?: number;
+  readonly crop?: number;
   readonly steps?: number;
   readonly epochs?: number;
   readonly warmup?: number;
@@ -32,11 +33,22 @@ export interface TrainCommandOptions extends CommonOptions {
   readonly resume?: boolean;
   readonly tune?: boolean;
   readonly skipUnreadable?: boolean;
+  readonly plus?: boolean;
+  readonly textures?: string;
+  readonly defects?: string;
+  readonly defectLimit?: number;
+  readonly headSteps?: number;
+  readonly headEpochs?: number;
+  readonly pseudoAnomalies?: number | 'fresh';
+  /** False with --no-head. */
+  readonly head: boolean;
+  readonly from?: string;
 }
 
 export async function train(options: TrainCommandOptions, context: CommandContext): Promise<number> {
   const { data, out, resize, crop, steps, epochs, warmup, batchSize, limit, seed, tune, resume = false, skipUnreadable = false } = options;
-  if (crop > resize) throw new UsageError(`--crop ${crop} does not fit into --resize ${resize}: give a --crop of at most ${resize}.`);
+  if (options.from === undefined && (crop ?? 392) > (resize ?? 448)) throw new UsageError(`--crop ${crop ?? 392} does not fit into --resize ${resize ?? 448}: give a --crop of at most ${resize ?? 448}.`);
+  const plus = await plusOptions(options, context);
   const checkpointFile = await prepareOutput(out, resume, context);
 
   const started = performance.now();
@@ -54,7 +66,10 @@ export async function train(options: TrainCommandOptions, context: CommandContex
       images: sources(split.train),
       // Where none can be held out, calibration happens on the training images, which trainInspector knows by their absence here.
       ...(split.heldOut && { calibrationImages: sources(split.calibration) }),
-      resize, crop, batchSize, seed, skipUnreadable, resume,
+      batchSize, seed, skipUnreadable, resume,
+      ...(resize !== undefined && { resize }),
+      ...(crop !== undefined && { crop }),
+      ...(plus && { plus }),
       ...(steps !== undefined && { steps }),
       ...(epochs !== undefined && { epochs }),
       ...(warmup !== undefined && { warmupSteps: warmup }),
@@ -73,7 +88,8 @@ export async function train(options: TrainCommandOptions, context: CommandContex
     for (const { name, reason } of record.skipped) context.warn(`skipped ${name}: ${reason}`);
     for (const { name, score } of record.outliers) context.warn(`${name} scores ${score.toPrecision(3)}, far above the other normal images: the threshold leaves it aside; look whether it is defective.`);
     const seconds = (performance.now() - started) / 1000;
-    context.field('Trained', `${record.steps} steps in ${duration(record.seconds)}, ${record.imagesPerSecond.toPrecision(3)} images/s, final loss ${record.finalLoss.toFixed(4)}`);
+    if (record.steps > 0) context.field('Trained', `${record.steps} steps in ${duration(record.seconds)}, ${record.imagesPerSecond.toPrecision(3)} images/s, final loss ${record.finalLoss.toFixed(4)}`);
+    if (record.head) context.field('Head', `${record.head.steps} steps in ${duration(record.head.seconds)}, ${record.head.imagesPerSecond.toPrecision(3)} images/s, final loss ${record.head.finalLoss.toFixed(4)}`);
     context.field('Phases', Object.entries(progress.seconds).map(([phase, time]) => `${phase} ${duration(time)}`).join(', '));
     context.field('Threshold', `${calibration.threshold.toPrecision(4)} (${calibration.rule})`);
     context.field('Model', `${out} (${byteSize(model.length)})`);
@@ -85,6 +101,7 @@ export async function train(options: TrainCommandOptions, context: CommandContex
       images: { train: split.train.length, calibration: split.calibration.length, heldOut: split.heldOut, skipped: record.skipped, outliers: record.outliers },
       steps: record.steps,
       finalLoss: record.finalLoss,
+      ...(record.head && { head: { steps: record.head.steps, finalLoss: record.head.finalLoss, imagesPerSecond: record.head.imagesPerSecond, seconds: record.head.seconds } }),
       threshold: calibration.threshold,
       calibration,
       encoder: { name: encoder.name, sha256: encoder.sha256 },
@@ -100,6 +117,30 @@ export async function train(options: TrainCommandOptions, context: CommandContex
   } finally {
     engine.dispose();
   }
+}
+
+/** What `--plus` and the flags that go with it ask for; undefined without. */
+async function plusOptions(options: TrainCommandOptions, context: CommandContext): Promise<PlusOptions | undefined> {
+  const { plus = false, head, headSteps, headEpochs, pseudoAnomalies, from } = options;
+  if (!plus) {
+    const flags = { textures: '--textures', defects: '--defects', defectLimit: '--defect-limit', headSteps: '--head-steps', headEpochs: '--head-epochs', pseudoAnomalies: '--pseudo-anomalies', from: '--from' } as const;
+    const given = (Object.keys(flags) as (keyof typeof flags)[]).find((name) => options[name] !== undefined);
+    if (given || !head) throw new UsageError(`${given ? flags[given] : '--no-head'} belongs to INP-Former++: add --plus.`);
+    return undefined;
+  }
+  if (from !== undefined) {
+    const flags = { steps: '--steps', epochs: '--epochs', warmup: '--warmup' } as const;
+    const given = (Object.keys(flags) as (keyof typeof flags)[]).find((name) => options[name] !== undefined);
+    if (given) throw new UsageError(`${flags[given]} is for training the detector, which --from takes as it is: use --head-steps or --head-epochs.`);
+  }
+  return {
+    head,
+    ...(headSteps !== undefined && { headSteps }),
+    ...(headEpochs !== undefined && { headEpochs }),
+    ...(pseudoAnomalies !== undefined && { pseudoAnomalies }),
+    ...(from !== undefined && { from: await readFileChecked(from) }),
+    ...await anomalySources(options, context),
+  };
 }
 
 /** Finds out now, not after hours of training, that the model can't be written. Returns the checkpoint's path. */

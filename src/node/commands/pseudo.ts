@@ -1,0 +1,70 @@
+/**
+ * `inp-former pseudo`: samples of the defects that a segmentation head would be trained on, to see whether they are any like
+ * real ones: the image, its mask, and normal image, result and mask side by side.
+ */
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { trainingImages } from '../../data/layout.ts';
+import type { RasterImage } from '../../data/image.ts';
+import { resizeAndCrop } from '../../data/preprocess.ts';
+import { pseudoAnomaly, type DefectKind } from '../../data/pseudo-anomaly.ts';
+import { Random } from '../../data/random.ts';
+import { AbortedError, UsageError } from '../../errors.ts';
+import { readDefects, sampleSeed } from '../../train/defects.ts';
+import { fileError, writeFileAtomic } from '../files.ts';
+import { listFolder } from '../folders.ts';
+import { encodePng, imageFileSource } from '../images.ts';
+import { anomalySources, type AnomalySourceOptions } from './anomaly-sources.ts';
+import type { CommandContext } from './context.ts';
+
+export interface PseudoCommandOptions extends AnomalySourceOptions {
+  readonly data: string;
+  readonly out: string;
+  readonly count: number;
+  readonly resize: number;
+  readonly crop: number;
+  readonly seed: number;
+}
+
+export async function pseudo(options: PseudoCommandOptions, context: CommandContext): Promise<number> {
+  const { data, out, count, resize, crop, seed } = options;
+  if (crop > resize) throw new UsageError(`--crop ${crop} does not fit into --resize ${resize}: give a --crop of at most ${resize}.`);
+  const images = trainingImages(await listFolder(data), data).map((path) => imageFileSource(join(data, path)));
+  const { textures = [], defects: defectSources = [] } = await anomalySources(options, context);
+  const defects = await readDefects(defectSources, { resize, crop });
+  await mkdir(out, { recursive: true }).catch((cause: unknown) => { throw fileError(out, cause, 'written'); });
+  const samples: { name: string; source: string; kind: DefectKind; defectiveShare: number }[] = [];
+  for (let i = 0; i < count; i++) {
+    if (context.signal.aborted) throw new AbortedError(`Stopped after ${i} of ${count} samples.`);
+    const source = images[i % images.length]!;
+    const normal = resizeAndCrop(await source.load(), { resize, crop });
+    const { image, mask, kind } = await pseudoAnomaly(normal, { textures: textures.map((texture) => () => texture.load()), defects }, new Random(sampleSeed(seed, i)));
+    const name = String(i).padStart(3, '0');
+    const picture: RasterImage = { width: crop, height: crop, channels: 1, data: mask.map((value) => 255 * value) };
+    await writeFileAtomic(join(out, `${name}_image.png`), await encodePng(image));
+    await writeFileAtomic(join(out, `${name}_mask.png`), await encodePng(picture));
+    await writeFileAtomic(join(out, `${name}_side_by_side.png`), await encodePng(sideBySide([normal, image, picture])));
+    samples.push({ name, source: source.name, kind, defectiveShare: mask.reduce((a, b) => a + b, 0) / mask.length });
+  }
+  context.field('Samples', `${count} in ${out}: ${kindsInWords(samples.map(({ kind }) => kind))}`);
+  context.result({ command: 'pseudo', out, samples });
+  return 0;
+}
+
+function kindsInWords(kinds: readonly DefectKind[]): string {
+  return [...new Set(kinds)].map((kind) => `${kinds.filter((k) => k === kind).length} ${kind}`).join(', ');
+}
+
+function sideBySide(images: readonly RasterImage[]): RasterImage {
+  const [{ width, height }] = images as [RasterImage];
+  const data = new Uint8Array(images.length * width * height * 3);
+  images.forEach(({ channels, data: from }, n) => {
+    for (let y = 0; y < height; y++) {
+      for (let x = 0; x < width; x++) {
+        const at = 3 * (y * images.length * width + n * width + x);
+        for (let c = 0; c < 3; c++) data[at + c] = from[(y * width + x) * channels + (channels === 1 ? 0 : c)]!;
+      }
+    }
+  });
+  return { width: images.length * width, height, channels: 3, data };
+}

@@ -1,0 +1,271 @@
+/**
+ * What INP-Former++ adds to a training: other losses for the detector, and, once that is trained and stays as it is, a
+ * segmentation head on its residuals. The head learns from defects made up on the normal images, and from a few real ones
+ * where there are some. Their residuals are what counts, so each such image goes through encoder and detector once, and the
+ * pool of them is trained on in epochs; or every step gets new ones, which costs an encoding for each.
+ */
+import type { ImageSource, RasterImage } from '../data/image.ts';
+import { resizeAndCrop } from '../data/preprocess.ts';
+import { pseudoAnomaly, type PseudoAnomaly, type RealDefect } from '../data/pseudo-anomaly.ts';
+import { Random } from '../data/random.ts';
+import { InputError, UsageError } from '../errors.ts';
+import type { DeviceMemory } from '../gpu/memory.ts';
+import { Executable } from '../graph/executor.ts';
+import { compile } from '../graph/plan.ts';
+import { sizeOf } from '../graph/tensor.ts';
+import { readModel, type HeadTrainingRecord } from '../inspect/model-file.ts';
+import type { DetectorConfig } from '../model/config.ts';
+import { ImageStage, imagesLeaf } from '../model/image-stage.ts';
+import { uploadEncoder, uploadTrainables } from '../model/memory.ts';
+import { headLayers, headShapes } from '../model/parameters.ts';
+import { plusObjective, residualGraph } from '../model/plus-objective.ts';
+import type { EncoderWeights } from '../weights/encoder.ts';
+import { readCheckpoint, writeCheckpoint } from './checkpoint.ts';
+import { readDefects, sampleSeed, type DefectSource } from './defects.ts';
+import { FeatureCache } from './feature-cache.ts';
+import { HeadStep, planHeadStep, sampleSize } from './head-step.ts';
+import { readImage, type SkippedImage } from './images.ts';
+import { Pace, runLoop, throwIfAborted, tuneFor, type Trained } from './loop.ts';
+import { batchAt } from './schedule.ts';
+import type { GivenDetector, Run, TrainOptions } from './train.ts';
+
+export interface PlusOptions {
+  /** Whether there is a segmentation head; default true. Without it the losses alone are INP-Former++'s. */
+  readonly head?: boolean;
+  /** Optimiser steps of the head. Default: 100 epochs, as in the paper, but at most 1000 steps. */
+  readonly headSteps?: number;
+  readonly headEpochs?: number;
+  /** Peak learning rate of the head, default 5e-4; it ends at a tenth. */
+  readonly headLearningRate?: number;
+  /**
+   * Images made for the head: so many, encoded once and trained on again and again, or 'fresh', each made for its step and
+   * then forgotten. Default: 4 of each normal image, at least 128 and at most 1024.
+   */
+  readonly pseudoAnomalies?: number | 'fresh';
+  /** Images that show through where a defect is made up; without them procedural textures and the images' own tiles. */
+  readonly textures?: readonly ImageSource[];
+  /** A few real defects (semi-supervised): they train the head alone. */
+  readonly defects?: readonly DefectSource[];
+  /** A model file's bytes: its detector stays as it is and gets a head, or its head is trained on. */
+  readonly from?: Uint8Array;
+}
+
+export { plusObjective as objective };
+export type { DefectSource } from './defects.ts';
+
+/** @throws UsageError for options that are no such numbers or contradict each other; InputError for a damaged model */
+export function checkedOptions(options: PlusOptions, encoder: EncoderWeights): { given: GivenDetector | undefined; head: boolean } {
+  const { head = true, headSteps, headEpochs, headLearningRate = headRate, pseudoAnomalies, from } = options;
+  for (const [name, value] of Object.entries({ headSteps, headEpochs, ...(pseudoAnomalies !== 'fresh' && { pseudoAnomalies }) })) {
+    if (value !== undefined && (!Number.isInteger(value) || value < 1)) throw new UsageError(`${name} must be a positive integer, got ${value}.`);
+  }
+  if (headSteps !== undefined && headEpochs !== undefined) throw new UsageError('Give headSteps or headEpochs, not both.');
+  if (!(Number.isFinite(headLearningRate) && headLearningRate >= 0)) throw new UsageError(`headLearningRate must be a finite number from 0, got ${headLearningRate}.`);
+  if (!head) {
+    const asked = ([['headSteps', headSteps], ['headEpochs', headEpochs], ['pseudoAnomalies', pseudoAnomalies], ['textures', options.textures], ['defects', options.defects], ['from', from]] as const).find(([, value]) => value !== undefined);
+    if (asked) throw new UsageError(`${asked[0]} is for the segmentation head, and none is wanted (head: false): leave one of them out.`);
+  }
+  return { head, given: from && givenDetector(from, encoder) };
+}
+
+const headRate = 5e-4;
+
+function givenDetector(model: Uint8Array, encoder: EncoderWeights): GivenDetector {
+  const { metadata, values, config } = readModel(model, encoder, 'the model to start from');
+  const headNames = [...headShapes(config).keys()];
+  const head = config.segmentationHead ? new Map(headNames.map((name) => [name, values.get(name)!])) : undefined;
+  for (const name of headNames) values.delete(name);
+  const { head: _, ...training } = metadata.training;
+  return { metadata, training, values, head };
+}
+
+/** What of the options decides the result, for a checkpoint's identity. */
+export function describe({ head = true, headSteps, headEpochs, headLearningRate = headRate, pseudoAnomalies, textures = [], defects = [], from }: PlusOptions): object {
+  return {
+    head, headSteps, headEpochs, headLearningRate, pseudoAnomalies, textures: textures.map(({ name }) => name), defects: defects.map(({ image, mask }) => [image.name, mask.name]),
+    ...(from && { from: from.length }),
+  };
+}
+
+/** The training images that can be read, where none has to be encoded. */
+export async function readableImages({ images, skipUnreadable = false }: TrainOptions, skipped: SkippedImage[]): Promise<ImageSource[]> {
+  if (!skipUnreadable) return [...images];
+  const readable: ImageSource[] = [];
+  for (const source of images) if (await readImage(source, true, skipped)) readable.push(source);
+  if (readable.length === 0) throw new InputError(`None of the ${images.length} images can be read. ${skipped[0]?.reason ?? ''}`, { code: 'no-images' });
+  return readable;
+}
+
+const poolPerImage = 4;
+const [leastPool, mostPool] = [128, 1024];
+const defaultEpochs = 100;
+const mostDefaultSteps = 1000;
+
+/** Trains the segmentation head on a detector that stays as it is. @param skipped takes defects and textures that can't be read */
+export async function trainHead(run: Run, detector: Trained, skipped: SkippedImage[]): Promise<Trained & { record: HeadTrainingRecord }> {
+  const { engine, options, settings, used, saved, identity } = run;
+  const { config, seed, given } = settings;
+  const { plus = {} } = options;
+  const { pseudoAnomalies = Math.min(mostPool, Math.max(leastPool, poolPerImage * used.length)), headLearningRate = headRate } = plus;
+  const poolSize = pseudoAnomalies === 'fresh' ? used.length : pseudoAnomalies;
+  const batchSize = Math.min(options.batchSize ?? 16, poolSize);
+  const stepsPerEpoch = Math.floor(poolSize / batchSize);
+  const steps = plus.headSteps ?? (plus.headEpochs !== undefined ? plus.headEpochs * stepsPerEpoch : Math.min(defaultEpochs * stepsPerEpoch, mostDefaultSteps));
+  const schedule = { steps, batchSize, warmupSteps: Math.min(100, Math.max(1, Math.floor(steps / 3))), learningRate: headLearningRate, finalLearningRate: headLearningRate / 10 };
+
+  const found = saved && readCheckpoint(saved, identity, config);
+  if (found?.detector && given && !sameValues(found.detector.values, given.values)) {
+    throw new UsageError('The checkpoint belongs to another training: the model that it started from was another. Give the same model, or train without resuming.');
+  }
+  const start = found?.detector ? found : { step: 0, firstLoss: undefined, lastLoss: NaN, state: { values: given?.head ?? initialHead(config, seed) } };
+  const defects = await readDefects(plus.defects ?? [], { resize: settings.resize, crop: config.crop, skipUnreadable: options.skipUnreadable ?? false, skipped });
+  const samples = new HeadSamples(run, detector.values, defects, skipped);
+  const pool = new FeatureCache(samples.size, options.featureCache);
+  let step: HeadStep | undefined;
+  try {
+    await samples.open();
+    if (pseudoAnomalies !== 'fresh' && start.step < steps) {
+      await fillPool(run, samples, pool, poolSize);
+      samples.close();
+    }
+    await tuneFor(engine, options, () => planHeadStep(config, batchSize, engine.context.target).plan);
+    const made = step = await HeadStep.create(engine.context, config, batchSize, start.state);
+    const trained = await runLoop(options, {
+      phase: 'training head', ...schedule, start,
+      batch: (at) => (pseudoAnomalies === 'fresh'
+        ? samples.make(Array.from({ length: batchSize }, (_, i) => at * batchSize + i))
+        : Promise.all(batchAt(at, { stepsPerEpoch, batchSize }, poolSize, `${seed}/head`).map((i) => pool.get(i)))),
+      run: (batch, t, rate) => made.run(batch, t, rate),
+      readState: () => made.readState(),
+      write: (position, state) => writeCheckpoint({ ...position, state, detector }, identity),
+    });
+    return { ...trained, record: { ...schedule, seed, pseudoAnomalies, textures: plus.textures?.length ?? 0, defects: defects.length, finalLoss: trained.finalLoss } };
+  } finally {
+    step?.dispose();
+    samples.close();
+    await pool.dispose();
+  }
+}
+
+function sameValues(a: ReadonlyMap<string, Float32Array>, b: ReadonlyMap<string, Float32Array>): boolean {
+  return [...a].every(([name, values]) => values.every((value, i) => value === b.get(name)?.[i]));
+}
+
+/** As He et al. (2015) for ReLU: weights from a normal of variance 2 / fan-in, biases 0; a stream of its own for each tensor. */
+export function initialHead(config: DetectorConfig, seed: number): Map<string, Float32Array> {
+  return new Map([...headShapes(config)].map(([name, shape]) => {
+    const values = new Float32Array(sizeOf(shape));
+    if (!name.endsWith('.weight')) return [name, values];
+    const { kernel, stride } = headLayers[Number(name.split('.')[1])]!;
+    const deviation = Math.sqrt(2 / (shape[0]! * (kernel / stride) ** 2));
+    const random = new Random(`${seed}/${name}`);
+    for (let i = 0; i < values.length; i++) values[i] = deviation * random.normal();
+    return [name, values];
+  }));
+}
+
+/** Encodes the pool, image by image of the normal ones, so that each is decoded once. */
+async function fillPool({ options, used }: Run, samples: HeadSamples, pool: FeatureCache, size: number): Promise<void> {
+  const order = Array.from({ length: size }, (_, i) => i).sort((a, b) => (a % used.length) - (b % used.length) || a - b);
+  const pace = new Pace();
+  for (let first = 0; first < size; first += samples.batchSize) {
+    throwIfAborted(options.signal, 'while the pseudo-anomalies were encoded; the checkpoint holds the trained detector');
+    const indices = order.slice(first, first + samples.batchSize);
+    const made = await samples.make(indices);
+    for (const [i, values] of made.entries()) await pool.set(indices[i]!, values);
+    const done = first + indices.length;
+    options.onProgress?.({ phase: 'pseudo-anomalies', done, total: size, ...pace.at(done, size) });
+  }
+}
+
+/** Samples by number: sample i is a defect made up on normal image i (counted round and round), and only the seed decides which. */
+class HeadSamples {
+  readonly size: number;
+  readonly batchSize: number;
+  private readonly run: Run;
+  private readonly detector: ReadonlyMap<string, Float32Array>;
+  private readonly defects: readonly RealDefect[];
+  private readonly skipped: SkippedImage[];
+  private network: { stage: ImageStage; memories: DeviceMemory[]; executable: Executable } | undefined;
+  /** The normal image that was read last. */
+  private last: { index: number; image: RasterImage } | undefined;
+
+  constructor(run: Run, detector: ReadonlyMap<string, Float32Array>, defects: readonly RealDefect[], skipped: SkippedImage[]) {
+    const { residual, mask } = sampleSize(run.settings.config);
+    this.size = residual + mask;
+    this.batchSize = run.engine.context.adapter.isSoftware ? 1 : 8;
+    this.run = run;
+    this.detector = detector;
+    this.defects = defects;
+    this.skipped = skipped;
+  }
+
+  async open(): Promise<void> {
+    const { engine, options, settings } = this.run;
+    const { context } = engine;
+    const config = { ...settings.config, segmentationHead: false };
+    const stage = await ImageStage.create(context, { resize: config.crop, crop: config.crop, batchSize: this.batchSize });
+    const memories: DeviceMemory[] = [];
+    try {
+      memories.push(await uploadEncoder(context, options.encoder, config), await uploadTrainables(context, this.detector, config));
+      const plan = compile({ target: context.target, outputs: { residual: residualGraph(imagesLeaf(this.batchSize, config.crop), config) } });
+      const executable = await Executable.prepare(context, plan, new Map([...stage.tensors, ...memories.flatMap((m) => [...m.tensors])]));
+      this.network = { stage, memories, executable };
+    } catch (error) {
+      for (const memory of memories) memory.dispose();
+      stage.dispose();
+      throw error;
+    }
+  }
+
+  close(): void {
+    this.network?.executable.dispose();
+    for (const memory of this.network?.memories ?? []) memory.dispose();
+    this.network?.stage.dispose();
+    this.network = undefined;
+  }
+
+  /** Residual and mask of each, one after the other, as the head's step takes them. */
+  async make(indices: readonly number[]): Promise<Float32Array[]> {
+    const made: Float32Array[] = [];
+    for (let first = 0; first < indices.length; first += this.batchSize) {
+      const samples: PseudoAnomaly[] = [];
+      for (const index of indices.slice(first, first + this.batchSize)) samples.push(await this.draw(index));
+      const residuals = await this.encode(samples.map(({ image }) => image));
+      samples.forEach(({ mask }, i) => {
+        const values = new Float32Array(this.size);
+        values.set(residuals[i]!);
+        values.set(mask, residuals[i]!.length);
+        made.push(values);
+      });
+    }
+    return made;
+  }
+
+  private async draw(index: number): Promise<PseudoAnomaly> {
+    const { options, settings, used } = this.run;
+    const image = await this.normal(index % used.length);
+    const textures = (options.plus?.textures ?? []).map((source) => () => source.load());
+    return pseudoAnomaly(image, { textures, defects: this.defects }, new Random(sampleSeed(settings.seed, index)));
+  }
+
+  private async normal(index: number): Promise<RasterImage> {
+    if (this.last?.index !== index) {
+      const { settings, used } = this.run;
+      // They could be read before; what can't be read now fails the training.
+      const image = (await readImage(used[index]!, false, this.skipped))!;
+      this.last = { index, image: resizeAndCrop(image, { resize: settings.resize, crop: settings.config.crop }) };
+    }
+    return this.last.image;
+  }
+
+  private async encode(images: readonly RasterImage[]): Promise<Float32Array[]> {
+    const { stage, executable } = this.network!;
+    for (const [slot, image] of images.slice(0, -1).entries()) await stage.load(image, slot);
+    const last = images.at(-1)!;
+    await stage.ready(last);
+    const { residual } = await executable.run({}, { before: (encoder) => stage.record(encoder, last, images.length - 1) });
+    const each = residual!.length / this.batchSize;
+    return images.map((_, i) => (residual as Float32Array).slice(i * each, (i + 1) * each));
+  }
+}
