@@ -55,9 +55,11 @@ const normalShare = 0.1;
 /** Where there are real defects: share of samples with one of them pasted, and of the defective images themselves. */
 const pastedShare = 0.5;
 const realShare = 0.1;
-/** Masks drawn until one is not empty; thereafter the sample stays normal, as DRAEM leaves it. */
-const maskAttempts = 16;
+/** Draws until the mask is not empty and the change shows; thereafter the sample stays normal, as DRAEM leaves one without a mask. */
+const attempts = 16;
 const opacityLoss = 0.8;
+/** Mean change under the mask, of 255 levels, below which there is nothing to see, and so nothing to learn. */
+const leastChange = 6;
 
 /** @param image normal, RGB, in the size that the encoder sees */
 export async function pseudoAnomaly(image: RasterImage, { textures: folder = [], defects = [] }: PseudoAnomalySources, random: Random): Promise<PseudoAnomaly> {
@@ -68,20 +70,26 @@ export async function pseudoAnomaly(image: RasterImage, { textures: folder = [],
   const share = (draw - normalShare) / (1 - normalShare);
   if (pasteable.length > 0 && share < pastedShare) return paste(image, random.pick(pasteable), random);
   if (defects.length > 0 && share < pastedShare + realShare) return flipped(random.pick(defects), random);
-  const mask = nonEmptyMask(image, random);
-  return mask ? blend(image, mask, folder, random) : untouched(image);
+  for (let i = 0; i < attempts; i++) {
+    const mask = perlinMask(image.width, image.height, random);
+    const blended = mask.includes(1) && await blend(image, mask, folder, random);
+    if (blended && meanChange(image, blended) >= leastChange) return blended;
+  }
+  return untouched(image);
 }
 
 function untouched(image: RasterImage): PseudoAnomaly {
   return { image, mask: new Uint8Array(image.width * image.height), kind: 'none' };
 }
 
-function nonEmptyMask({ width, height }: RasterImage, random: Random): Uint8Array | undefined {
-  for (let i = 0; i < maskAttempts; i++) {
-    const mask = perlinMask(width, height, random);
-    if (mask.includes(1)) return mask;
+function meanChange({ data }: RasterImage, { image, mask }: PseudoAnomaly): number {
+  let [sum, count] = [0, 0];
+  for (let i = 0; i < mask.length; i++) {
+    if (mask[i] === 0) continue;
+    count++;
+    for (let c = 0; c < 3; c++) sum += Math.abs(image.data[3 * i + c]! - data[3 * i + c]!);
   }
-  return undefined;
+  return sum / (3 * count);
 }
 
 /** A source as a function of a pixel; writes RGB, 0 to 255. */

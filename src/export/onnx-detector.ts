@@ -8,7 +8,8 @@
 import { UsageError } from '../errors.ts';
 import { encoderEpsilon, headEpsilon, tokenGrid, type DetectorConfig } from '../model/config.ts';
 import { interpolatePosition } from '../model/encoder.ts';
-import { trainableShapes } from '../model/parameters.ts';
+import { headToMap } from '../model/fused-scoring.ts';
+import { headLayers, trainableShapes } from '../model/parameters.ts';
 import { scoredFraction, tokensToMap } from '../model/scoring.ts';
 import type { TapTable } from '../ops/resample-taps.ts';
 import type { EncoderWeights } from '../weights/encoder.ts';
@@ -38,7 +39,7 @@ export function detectorGraph({ config, encoder, trained, mapSize }: DetectorGra
   const { groups, fused } = encode(g, frozen, config);
   const prototypes = extractPrototypes(g, fused, learned, config);
   const reconstructions = decode(g, fused, prototypes, learned, config);
-  score(g, groups, reconstructions, config, mapSize);
+  score(g, groups.map((en, i) => ({ en, de: reconstructions[i]! })), learned, config, mapSize);
   return g;
 }
 
@@ -146,24 +147,71 @@ function decode(g: OnnxGraph, x: Value, prototypes: Value, tensor: Tensors, conf
   return config.decoderGroups.map((group, i) => g.scope(`decoder.group.${i}`, () => mean(g, group.map((position) => reversed[position]!))));
 }
 
-/** The outputs `map` and `score`, from en_g and de_g [B, N, C]. */
-function score(g: OnnxGraph, encoder: readonly Value[], decoder: readonly Value[], config: DetectorConfig, mapSize: number): void {
+interface FeatureGroup {
+  readonly en: Value;
+  readonly de: Value;
+}
+
+/** The outputs `map` and `score`, from en_g and de_g [B, N, C] of each group. */
+function score(g: OnnxGraph, groups: readonly FeatureGroup[], tensor: Tensors, config: DetectorConfig, mapSize: number): void {
   const { rows, columns } = tokenGrid(config);
   g.scope('score', () => {
-    const distances = encoder.map((en, i) => {
-      const de = decoder[i]!;
+    const distances = groups.map(({ en, de }) => {
       const products = g.apply('ReduceSum', [g.apply('Mul', [en, de]), g.integers([-1])], { keepdims: 0 });
       // The floor of PyTorch's CosineSimilarity.
       const norms = [en, de].map((x) => flooredNorm(g, x, 1e-8, 0));
       return g.apply('Sub', [g.scalar(1), g.apply('Div', [products, g.apply('Mul', norms)])]);
     });
-    const tokens = g.apply('Reshape', [mean(g, distances), g.integers([-1, 1, rows, columns])]);
-    const vertical = g.tensor({ name: 'score.vertical', shape: [mapSize, rows], data: matrixOf(tokensToMap(rows, config.crop.height, mapSize)) });
-    const horizontal = g.tensor({ name: 'score.horizontal', shape: [columns, mapSize], data: transposed(matrixOf(tokensToMap(columns, config.crop.width, mapSize)), mapSize, columns) });
-    const map = g.apply('MatMul', [g.apply('MatMul', [vertical, tokens]), horizontal], {}, 'map');
+    const tokens = g.apply('Reshape', [tokenMap(g, groups, distances, config), g.integers([-1, 1, rows, columns])]);
+    const toMap = (name: string, grid: Value, vertical: TapTable, horizontal: TapTable, output?: string): Value => {
+      const down = g.tensor({ name: `score.${name}vertical`, shape: [mapSize, vertical.inputSize], data: matrixOf(vertical) });
+      const across = g.tensor({ name: `score.${name}horizontal`, shape: [horizontal.inputSize, mapSize], data: transposed(matrixOf(horizontal), mapSize, horizontal.inputSize) });
+      return g.apply('MatMul', [g.apply('MatMul', [down, grid]), across], {}, output);
+    };
+    const { height, width } = config.crop;
+    const ways: [TapTable, TapTable] = [tokensToMap(rows, height, mapSize), tokensToMap(columns, width, mapSize)];
+    if (!config.segmentationHead) toMap('', tokens, ...ways, 'map');
+    else {
+      const probability = segment(g, groups, distances, tensor, config);
+      const segmented = toMap('head.', probability, headToMap(4 * rows, height, mapSize), headToMap(4 * columns, width, mapSize));
+      g.apply('Mul', [g.apply('Add', [toMap('', tokens, ...ways), segmented]), g.scalar(0.5)], {}, 'map');
+    }
     const count = Math.max(1, Math.floor(scoredFraction * mapSize * mapSize));
-    const [highest] = g.applyForMany('TopK', [g.apply('Reshape', [map, g.integers([0, -1])]), g.integers([count])], { axis: -1, largest: 1, sorted: 0 }, 2) as [Value, Value];
+    const [highest] = g.applyForMany('TopK', [g.apply('Reshape', ['map', g.integers([0, -1])]), g.integers([count])], { axis: -1, largest: 1, sorted: 0 }, 2) as [Value, Value];
     g.apply('ReduceMean', [highest], { axes: [-1], keepdims: 0 }, 'score');
+  });
+}
+
+/** The reconstruction's map on the tokens' grid, [B, N]. */
+function tokenMap(g: OnnxGraph, groups: readonly FeatureGroup[], distances: readonly Value[], config: DetectorConfig): Value {
+  const cosine = mean(g, distances);
+  if (config.distance === 'cosine') return cosine;
+  const errors = groups.map(({ en, de }) => {
+    const difference = g.apply('Sub', [en, de]);
+    return g.apply('ReduceMean', [g.apply('Mul', [difference, difference])], { axes: [-1], keepdims: 0 });
+  });
+  return g.apply('Mul', [g.apply('Add', [cosine, mean(g, errors)]), g.scalar(0.5)]);
+}
+
+/** The segmentation head on the residuals (1 - cos) |en - de|: probabilities [B, 1, 4 rows, 4 columns]. */
+function segment(g: OnnxGraph, groups: readonly FeatureGroup[], distances: readonly Value[], tensor: Tensors, config: DetectorConfig): Value {
+  const { rows, columns } = tokenGrid(config);
+  return g.scope('head', () => {
+    const residuals = groups.map(({ en, de }, i) =>
+      g.apply('Mul', [g.apply('Abs', [g.apply('Sub', [en, de])]), g.apply('Unsqueeze', [distances[i]!, g.integers([-1])])]));
+    const channelsFirst = g.apply('Transpose', [mean(g, residuals)], { perm: [0, 2, 1] });
+    let x = g.apply('Reshape', [channelsFirst, g.integers([0, config.architecture.width, rows, columns])]);
+    for (const [i, { kernel, stride, padding }] of headLayers.entries()) {
+      const { name, shape: [inputs, , , outputs], data } = tensor(`head.${i}.weight`) as ModelTensor & { shape: [number, number, number, number] };
+      // [in, k, k, out] to ONNX's [in, out, k, k].
+      const size = kernel ** 2 * outputs;
+      const outputsFirst = new Float32Array(data.length);
+      for (let c = 0; c < inputs; c++) outputsFirst.set(transposed(data.subarray(c * size, (c + 1) * size), kernel ** 2, outputs), c * size);
+      const weight = g.tensor({ name: `${name}.transposed`, shape: [inputs, outputs, kernel, kernel], data: outputsFirst });
+      const y = g.apply('ConvTranspose', [x, weight, g.tensor(tensor(`head.${i}.bias`))], { kernel_shape: [kernel, kernel], strides: [stride, stride], pads: [padding, padding, padding, padding] });
+      x = g.apply(i < headLayers.length - 1 ? 'Relu' : 'Sigmoid', [y]);
+    }
+    return x;
   });
 }
 

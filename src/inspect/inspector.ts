@@ -13,7 +13,7 @@ import { inspectionGraph } from '../model/graphs.ts';
 import { ImageStage, imagesLeaf } from '../model/image-stage.ts';
 import { checkPrecision, uploadEncoder, uploadTrainables } from '../model/memory.ts';
 import type { Precision } from '../model/parameters.ts';
-import { scoringOf } from '../model/scoring.ts';
+import { scoringOf } from '../model/score-function.ts';
 import type { EncoderWeights } from '../weights/encoder.ts';
 import { regionLevel } from './calibration.ts';
 import { readModel, readModelMetadata, writeModel, type ModelMetadata } from './model-file.ts';

@@ -39,11 +39,7 @@ export interface ScoreInputs {
 
 export type ScoreFunction = (inputs: ScoreInputs) => Scoring;
 
-/** How a detector scores: INP-Former's cosines, or what INP-Former++ adds, which is loaded only then. */
-export async function scoringOf(config: DetectorConfig): Promise<ScoreFunction> {
-  return isPlus(config) ? (await import('./fused-scoring.ts')).scoreFused : scoreCosines;
-}
-
+/** INP-Former's own map. */
 export const scoreCosines: ScoreFunction = ({ encoder, decoder, config, mapSize }) => {
   if (isPlus(config)) throw new UsageError('The detector is one of INP-Former++: give its graph the score function of scoringOf(config).');
   return scoreReconstruction(encoder, decoder, config, mapSize);

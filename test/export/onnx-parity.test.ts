@@ -27,6 +27,7 @@ const cases: [string, () => Promise<EncoderWeights>, RandomModelOptions][] = [
   ['no registers, no layer scale, one group, a single token, a small map', () => smallEncoder('plain', { ...smallArchitecture, numRegisters: 0, layerScale: false }), {
     resize: 20, crop: 14, taps: [2], numPrototypes: 1, decoderDepth: 1, mapSize: 31,
   }],
+  ['INP-Former++ with its segmentation head', smallEncoder, { resize: 48, crop: 42, decoderDepth: 2, mapSize: 64, distance: 'cosine+l2', segmentationHead: true }],
 ];
 
 describe.each(cases)('%s', (_, encoderOf, options) => {

@@ -33,7 +33,9 @@ describe('help', () => {
 
   it('of each command names its options', async () => {
     const options: Record<string, string[]> = {
-      train: ['--data', '--out', '--encoder', '--resize', '--crop', '--steps', '--epochs', '--warmup', '--batch-size', '--limit', '--seed', '--resume', '--tune', '--skip-unreadable', '--adapter', '--json'],
+      train: ['--data', '--out', '--encoder', '--resize', '--crop', '--steps', '--epochs', '--warmup', '--batch-size', '--limit', '--seed', '--resume', '--tune', '--skip-unreadable', '--adapter', '--json',
+        '--plus', '--textures', '--defects', '--defect-limit', '--head-steps', '--head-epochs', '--pseudo-anomalies', '--no-head', '--from'],
+      pseudo: ['--data', '--out', '--count', '--resize', '--crop', '--textures', '--defects', '--defect-limit', '--seed', '--json'],
       inspect: ['--model', '--out', '--threshold', '--precision', '--encoder', '--adapter', '--json', '<images...>'],
       evaluate: ['--model', '--data', '--precision', '--limit-per-class', '--encoder', '--skip-unreadable', '--adapter', '--json'],
       export: ['--model', '--out', '--format', '--batch-size', '--encoder', '--json'],
@@ -57,6 +59,11 @@ describe('wrong usage ends with 2, a reason on stderr and nothing on stdout', ()
   const cases: [string, string[], RegExp][] = [
     ['no command', [], /Usage: inp-former/],
     ['an unknown command', ['trian'], /unknown command 'trian'[^]*Did you mean train/],
+    ['a flag of INP-Former++ alone', ['train', '--data', 'x', '--out', 'y', '--textures', 'z'], /--textures belongs to INP-Former\+\+: add --plus/],
+    ['no head of what has none', ['train', '--data', 'x', '--out', 'y', '--no-head'], /--no-head belongs to INP-Former\+\+/],
+    ['steps for a detector that is there', ['train', '--data', 'x', '--out', 'y', '--plus', '--from', 'z', '--steps', '3'], /--steps is for training the detector/],
+    ['a number that is none', ['train', '--data', 'x', '--out', 'y', '--plus', '--pseudo-anomalies', 'stale'], /whole number/],
+    ['a limit of nothing', ['pseudo', '--data', 'x', '--out', 'y', '--defect-limit', '3'], /--defect-limit says how many of the --defects are used: give both/],
     ['an unknown option', ['train', '--data', 'x', '--out', 'y', '--epoch', '3'], /unknown option '--epoch'[^]*Did you mean --epochs/],
     ['a missing option', ['train', '--data', 'x'], /required option '--out <file>' not specified/],
     ['a missing value', ['train', '--data', 'x', '--out'], /argument missing/],

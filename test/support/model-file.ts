@@ -19,7 +19,7 @@ export function randomModel(encoder: EncoderWeights, { resize, mapSize = 256, ..
   const values = new Map([...trainableShapes(config)].map(([tensor, shape]) => {
     const random = new Random(`model/${tensor}`);
     const centre = /norm\d\.weight$|learn_scale$/.test(tensor) ? 1 : 0;
-    const spread = tensor === 'prototype_token' ? 1 : /(fc\d|q|kv|proj)\.weight$/.test(tensor) ? 1.5 / Math.sqrt(shape[1]!) : 0.3;
+    const spread = tensor === 'prototype_token' ? 1 : /(fc\d|q|kv|proj)\.weight$/.test(tensor) ? 1.5 / Math.sqrt(shape[1]!) : /^head\.\d\.weight$/.test(tensor) ? 1 / Math.sqrt(shape[0]!) : 0.3;
     return [tensor, Float32Array.from({ length: sizeOf(shape) }, () => centre + spread * random.normal())];
   }));
   return writeModel(values, {

@@ -29,8 +29,8 @@ export interface PseudoCommandOptions extends AnomalySourceOptions {
 export async function pseudo(options: PseudoCommandOptions, context: CommandContext): Promise<number> {
   const { data, out, count, resize, crop, seed } = options;
   if (crop > resize) throw new UsageError(`--crop ${crop} does not fit into --resize ${resize}: give a --crop of at most ${resize}.`);
-  const images = trainingImages(await listFolder(data), data).map((path) => imageFileSource(join(data, path)));
   const { textures = [], defects: defectSources = [] } = await anomalySources(options, context);
+  const images = trainingImages(await listFolder(data), data).map((path) => imageFileSource(join(data, path)));
   const defects = await readDefects(defectSources, { resize, crop });
   await mkdir(out, { recursive: true }).catch((cause: unknown) => { throw fileError(out, cause, 'written'); });
   const samples: { name: string; source: string; kind: DefectKind; defectiveShare: number }[] = [];
