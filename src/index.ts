@@ -35,7 +35,8 @@ export { apply, constant, input, parameter, scope, Tensor, type DataType, type S
 export type { Binding, Dispatch, Epilogue, GradientContext, KernelContext, Operation } from './graph/operation.ts';
 export { differentiate } from './graph/autograd.ts';
 export { interpret } from './graph/interpreter.ts';
-export { checkAgainstReference, type CheckOptions, type NodeCheck } from './graph/check.ts';
+export { checkAgainstReference } from './graph/check-lazily.ts';
+export type { CheckOptions, NodeCheck } from './graph/check.ts';
 export { compile, type CompileOptions, type Plan } from './graph/plan.ts';
 export { Executable, type DispatchTiming } from './graph/executor.ts';
 export { GpuContext } from './gpu/context.ts';

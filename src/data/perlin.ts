@@ -4,7 +4,7 @@
  * up to a quarter either way, and what lies above 0.5 is the mask. With few cells it is one or two large blots, with many,
  * specks; with different sides, streaks.
  */
-import { Random } from './random.ts';
+import type { Random } from './random.ts';
 
 /** Noise of about [-1, 1]; its lattice points are the integers. */
 export function perlinNoise(random: Random): (x: number, y: number) => number {

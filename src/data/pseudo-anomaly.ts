@@ -13,7 +13,7 @@
 import { UsageError } from '../errors.ts';
 import type { RasterImage } from './image.ts';
 import { perlinMask } from './perlin.ts';
-import { Random } from './random.ts';
+import type { Random } from './random.ts';
 import { resizeAntialiased } from './resample.ts';
 import { hash, TEXTURE_SIDE, textures, valueNoise } from './textures.ts';
 

@@ -20,7 +20,7 @@ import { ImageStage } from '../model/image-stage.ts';
 import { uploadEncoder } from '../model/memory.ts';
 import { defaultMapSize } from '../model/scoring.ts';
 import type { EncoderWeights } from '../weights/encoder.ts';
-import { readCheckpoint, stageOf, writeCheckpoint, type CheckpointIdentity, type CheckpointStore } from './checkpoint.ts';
+import type { CheckpointIdentity, CheckpointStore } from './checkpoint.ts';
 import { FeatureCache, type FeatureCacheOptions } from './feature-cache.ts';
 import { readImage, type SkippedImage } from './images.ts';
 import { Pace, runLoop, throwIfAborted, tuneFor, type Trained } from './loop.ts';
@@ -114,15 +114,17 @@ export async function trainInspector(engine: Engine, options: TrainOptions): Pro
   const plus = options.plus && await import('./plus.ts');
   const settings = resolveSettings(options, plus?.checkedOptions(options.plus!, options.encoder));
   const { config } = settings;
+  // What only those who keep checkpoints need is loaded only then.
+  const checkpoints = options.checkpoint && await import('./checkpoint.ts');
   const saved = options.resume ? await options.checkpoint?.load() : undefined;
   const skipped: SkippedImage[] = [];
   const cache = new FeatureCache(featureCount(config), options.featureCache);
   try {
     // The detector may stand already: then its images need not be encoded, only be readable.
-    const isTrained = settings.given !== undefined || (saved !== undefined && stageOf(saved) === 'head');
+    const isTrained = settings.given !== undefined || (saved !== undefined && checkpoints!.stageOf(saved) === 'head');
     const used = isTrained ? await plus!.readableImages(options, skipped) : await encodeImages(engine, options, settings, cache, skipped);
     const plan = scheduleOf(options, used.length);
-    const run: Run = { engine, options, settings, plan, used, saved, identity: identityOf(options, settings, plan, used, plus?.describe(options.plus!)) };
+    const run: Run = { engine, options, settings, plan, used, checkpoints, saved, identity: identityOf(options, settings, plan, used, plus?.describe(options.plus!)) };
     const detector = await trainDetector(run, cache, plus?.objective);
     const head = config.segmentationHead ? await plus!.trainHead(run, detector, skipped) : undefined;
     const values = new Map([...detector.values, ...(head?.values ?? [])]);
@@ -158,7 +160,8 @@ export interface Run {
   readonly plan: StepSchedule;
   /** The training images that can be read. */
   readonly used: readonly ImageSource[];
-  /** The checkpoint to go on from. */
+  /** How checkpoints are read and written, where they are kept; and the one to go on from. */
+  readonly checkpoints: typeof import('./checkpoint.ts') | undefined;
   readonly saved: Uint8Array | undefined;
   readonly identity: CheckpointIdentity;
 }
@@ -288,12 +291,12 @@ function identityOf({ encoder }: TrainOptions, { config, resize, seed, learningR
 }
 
 /** Trains all but the segmentation head, or takes it from where it was trained. */
-async function trainDetector({ engine, options, settings, plan, used, saved, identity }: Run, cache: FeatureCache, objective: ObjectiveFunction | undefined): Promise<Trained> {
+async function trainDetector({ engine, options, settings, plan, used, checkpoints, saved, identity }: Run, cache: FeatureCache, objective: ObjectiveFunction | undefined): Promise<Trained> {
   const { given, seed, learningRate, finalLearningRate } = settings;
   const config = { ...settings.config, segmentationHead: false };
   const done = (values: Map<string, Float32Array>, finalLoss: number): Trained => ({ values, finalLoss, losses: [], seconds: 0, imagesPerSecond: 0 });
   if (given) return done(given.values, given.training.finalLoss);
-  const found = saved && readCheckpoint(saved, identity, settings.config);
+  const found = saved && checkpoints!.readCheckpoint(saved, identity, settings.config);
   if (found?.detector) return done(found.detector.values, found.detector.finalLoss);
   const start = found ?? { step: 0, firstLoss: undefined, lastLoss: NaN, state: { values: initialTrainables(config, seed) } };
   const planOptions = objective && { objective };
@@ -305,7 +308,7 @@ async function trainDetector({ engine, options, settings, plan, used, saved, ide
       batch: (at) => Promise.all(batchAt(at, plan, used.length, seed).map((i) => cache.get(i))),
       run: (batch, t, rate) => step.run(batch, t, rate),
       readState: () => step.readState(),
-      write: (position, state) => writeCheckpoint({ ...position, state }, identity),
+      write: (position, state) => checkpoints!.writeCheckpoint({ ...position, state }, identity),
     });
   } finally {
     step.dispose();
