@@ -17,12 +17,14 @@ import { leafGradients } from '../../src/model/graphs.ts';
 import { headItems, headLeaves, trainableItems, trainableLeaves, type ParameterLeaves } from '../../src/model/parameters.ts';
 import { headTrainingGraph, plusObjective, sliceHeadBatch } from '../../src/model/plus-objective.ts';
 import { add, batchMatmul, reshape, scale } from '../../src/ops/index.ts';
-import { residual, softCoherenceLoss } from '../../src/ops/plus.ts';
+import { residual, softCoherenceLoss, softMiningLosses } from '../../src/ops/plus.ts';
 import { initialHead } from '../../src/train/plus.ts';
 import { testContext } from '../support/gpu.ts';
 import { expectClose } from '../support/golden.ts';
 import { smallArchitecture } from '../support/small-encoder.ts';
 
+/** Software adapters compile a backward plan's kernels for minutes where the machine is busy. */
+const patience = 600_000;
 const config = detectorConfig({ architecture: { ...smallArchitecture, width: 12 }, crop: { height: 28, width: 42 }, decoderDepth: 2, numPrototypes: 3, distance: 'cosine+l2', segmentationHead: true });
 const { count } = tokenGrid(config);
 const detector = { ...config, segmentationHead: false };
@@ -63,7 +65,7 @@ function expectGradients(objective: Tensor, leaves: readonly Tensor[], values: R
     const counted = [...gradient.keys()].filter((i) => gradient[i] !== 0);
     expect(counted.length, leaf.name).toBeGreaterThan(0);
     const size = rms(counted.map((i) => gradient[i]!));
-    for (const i of Array.from({ length: Math.min(6, counted.length) }, () => random.pick(counted))) {
+    for (const i of Array.from({ length: Math.min(4, counted.length) }, () => random.pick(counted))) {
       const [middle, step] = [point[i]!, 1e-5];
       const at = (value: number): number => { point[i] = value; return interpret([objective], feeds)[0]![0]!; };
       const expected = (at(middle + step) - at(middle - step)) / (2 * step);
@@ -75,7 +77,7 @@ function expectGradients(objective: Tensor, leaves: readonly Tensor[], values: R
   }
 }
 
-test('the detector\'s step, in slices as in one', async () => {
+test('the detector\'s step, in slices as in one', { timeout: patience }, async () => {
   const images = 2;
   const each = count * config.architecture.width;
   const features = [0, 1].map(() => normal(images * each));
@@ -94,13 +96,19 @@ test('the detector\'s step, in slices as in one', async () => {
   })));
 
   const whole = graph([images]);
-  const { loss, reconstructions, coherence } = whole.objective;
+  const { loss, reconstructions } = whole.objective;
   const { groups: de, prototypes } = reconstructions[0]!;
-  const atDecoder = differentiate([{ tensor: loss, gradient: constant('one', [1], Float32Array.of(1)) }], de, add);
-  const outputs = { ...Object.fromEntries(leafGradients(loss, p)), loss, coherence, ofDe0: atDecoder[0]!, ofDe1: atDecoder[1]! };
+  const outputs = { ...Object.fromEntries(leafGradients(loss, p)), loss, de0: de[0]!, de1: de[1]! };
   const results = await run(outputs, inputsOf([images]), trainableItems(detector), values);
 
-  const heldConstant = de.map((t, g) => ({ t, gradient: constant(`g${g}`, t.shape, results[`ofDe${g}`]!) }));
+  // What reaches each decoder feature from its own losses: of leaves, as one block's output is the next one's input.
+  const branches = [0, 1].map((g) => {
+    const [enLeaf, deLeaf] = [input(`features.${g}.0`, de[g]!.shape), input(`de${g}`, de[g]!.shape)];
+    const { cosine, squaredError } = softMiningLosses([{ en: enLeaf, de: deLeaf }]);
+    return differentiate([{ tensor: scale(add(cosine, squaredError), 1 / 2), gradient: constant('one', [1], Float32Array.of(1)) }], [deLeaf], add)[0]!;
+  });
+  const given = await run({ g0: branches[0]!, g1: branches[1]! }, { ...inputsOf([images]), de0: results['de0']!, de1: results['de1']! }, [], new Map());
+  const heldConstant = de.map((t, g) => ({ t, gradient: constant(`g${g}`, t.shape, given[`g${g}`]!) }));
   const along = heldConstant.map(({ t, gradient }) => innerProduct(t, gradient));
   const objective = add(along.reduce(add), scale(softCoherenceLoss([{ x: whole.slices[0]!.fused, prototypes }]), 0.2));
   expectGradients(objective, p.all(), values, inputsOf([images]), results);
@@ -116,7 +124,7 @@ function innerProduct(a: Tensor, b: Tensor): Tensor {
   return reshape(batchMatmul(reshape(a, [1, 1, size]), reshape(b, [1, size, 1])), [1]);
 }
 
-test('the head\'s step, in slices as in one, and nothing flows into the features', async () => {
+test('the head\'s step, in slices as in one, and nothing flows into the features', { timeout: patience }, async () => {
   const context = await testContext();
   const images = 3;
   const inputs: Record<string, TensorData> = {
@@ -137,7 +145,7 @@ test('the head\'s step, in slices as in one, and nothing flows into the features
     'residual.0': cut('residual.0', 0, 1), 'mask.0': cut('mask.0', 0, 1), 'residual.1': cut('residual.0', 1, 3), 'mask.1': cut('mask.0', 1, 3),
   }, headItems(config), values);
   for (const name of Object.keys(sliced)) expectClose(sliced[name]!, results[name]!, { relL2: 2e-5, name: `${name} in slices` });
-  expect(sliceHeadBatch(config, 4, { ...context.target, maxStorageBufferBindingSize: 3000 })).toEqual([1, 1, 1, 1]);
+  expect(sliceHeadBatch(config, 4, { ...context.target, maxStorageBufferBindingSize: 7000 })).toEqual([1, 1, 1, 1]);
 
   const en = input('en', [1, count, 12]);
   expect(() => differentiate([{ tensor: residual([{ en, de: scale(en, 0.5) }]), gradient: input('seed', [1, count, 12]) }], [en], add)).toThrow(/does not depend on en/);
