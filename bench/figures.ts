@@ -1,28 +1,36 @@
 /** Numbers that need no GPU: what a page ships, and what the plans need in memory. */
-import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { build, type Plugin } from 'esbuild';
 import { planReport } from '../src/train/plan-report.ts';
 import { findEncoder } from '../src/weights/catalog.ts';
 import type { Figure } from './results.ts';
 
+/** What a page imports that trains on a device and inspects there. */
+const page = `export { createBrowserEngine, decodeImageBlob } from './src/browser/index.ts';
+export { colorize, findEncoder, Inspector, loadEncoderWeights, overlay, splitForCalibration, trainInspector } from './src/index.ts';`;
+
+/** Modules that are loaded when they are used, and that every training uses. */
+const usedByTraining = ['./train.ts'];
+
 /**
- * Bytes of everything that `inp-former-webgpu/browser` offers, core and shaders, in one minified module: raw and gzipped. What is
- * loaded on adapters with matrix units alone is apart, as it is for a page.
+ * Bytes that a page loads, core and shaders, to train INP-Former and to inspect with it: minified modules in one, raw and
+ * gzipped. What is loaded for other settings or on few adapters alone (INP-Former++, few-shot views, matrix units, ..) is
+ * not in it, as it is not for such a page.
  */
 export async function shippedBytes(root: string): Promise<{ raw: number; gzip: number }> {
   const { outputFiles } = await build({
-    entryPoints: [join(root, 'src/browser/index.ts')], bundle: true, write: false, minify: true, format: 'esm', platform: 'browser', target: 'chrome113',
+    stdin: { contents: page, resolveDir: root, loader: 'ts' }, bundle: true, write: false, minify: true, format: 'esm', platform: 'browser', target: 'chrome113',
     treeShaking: true, logLevel: 'silent', external: ['pbf'], plugins: [lazyModulesApart],
   });
   const code = outputFiles[0]!.contents;
   return { raw: code.byteLength, gzip: gzipSync(code, { level: 9 }).byteLength };
 }
 
-/** Leaves dynamically imported modules out of the bundle. */
 const lazyModulesApart: Plugin = {
   name: 'lazy modules apart',
-  setup: ({ onResolve }) => { onResolve({ filter: /^\./ }, ({ kind, path }) => (kind === 'dynamic-import' ? { path, external: true } : undefined)); },
+  setup: ({ onResolve }) => {
+    onResolve({ filter: /^\./ }, ({ kind, path }) => (kind === 'dynamic-import' && !usedByTraining.includes(path) ? { path, external: true } : undefined));
+  },
 };
 
 export async function figures(root: string): Promise<Figure[]> {
