@@ -187,8 +187,11 @@ function tokenMap(g: OnnxGraph, groups: readonly FeatureGroup[], distances: read
   const cosine = mean(g, distances);
   if (config.distance === 'cosine') return cosine;
   const errors = groups.map(({ en, de }) => {
-    const difference = g.apply('Sub', [en, de]);
-    return g.apply('ReduceMean', [g.apply('Mul', [difference, difference])], { axes: [-1], keepdims: 0 });
+    const meanSquare = (x: Value, axes: number[], keepdims: 0 | 1) => g.apply('ReduceMean', [g.apply('Mul', [x, x])], { axes, keepdims });
+    const error = meanSquare(g.apply('Sub', [en, de]), [-1], 0);
+    // Over twice the mean square of the image's features.
+    const energy = g.apply('Squeeze', [meanSquare(en, [1, 2], 1), g.integers([-1])]);
+    return g.apply('Div', [g.apply('Mul', [error, g.scalar(0.5)]), energy]);
   });
   return g.apply('Mul', [g.apply('Add', [cosine, mean(g, errors)]), g.scalar(0.5)]);
 }

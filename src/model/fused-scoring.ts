@@ -1,6 +1,10 @@
 /**
  * INP-Former++'s anomaly map (Eq. 9): reconstruction = (cosine + L2) / 2, final = (reconstruction + head) / 2.
  *
+ * The paper does not say how the L2 map, the mean over channels of (en - de)^2, is brought to the cosine's scale, without which
+ * the encoder's units would decide which of them counts. Here it is divided by twice the mean of en^2 over the image: where de
+ * has en's length and that is the average one, |en - de|^2 / 2 |en|^2 is 1 - cos. So both lie between 0 and about 2.
+ *
  * Both maps of the reconstruction are means over the feature groups on the tokens' grid, and go the reference's way: bilinear
  * (align_corners) to the crop, bilinear to the map's size, blur. The head's probabilities, on a grid four times as fine, are
  * cell values, so they are resized to the crop without align_corners, as in training, then to the map's size and blurred
@@ -8,7 +12,7 @@
  */
 import { scope, type Tensor } from '../graph/tensor.ts';
 import { add, composeTaps, gaussianWeights, meanOf, resampleBy, resampleTaps, reshape, scale, stack, tokenCosine, topMean, unstack, windowTaps, type TapTable } from '../ops/index.ts';
-import { residual, tokenSquaredError } from '../ops/plus.ts';
+import { relativeSquaredError, residual } from '../ops/plus.ts';
 import { tokenGrid, type DetectorConfig } from './config.ts';
 import { longestBinding, type ParameterLeaves } from './parameters.ts';
 import { scoredFraction, scoreTokenMaps, type ScoreFunction } from './scoring.ts';
@@ -20,9 +24,9 @@ export function headToMap(cells: number, crop: number, mapSize: number): TapTabl
 }
 
 export const scoreFused: ScoreFunction = ({ encoder, decoder, parameters, config, mapSize }) => scope('score', () => {
-  const groups = encoder.map((en, g) => ({ en, de: decoder[g]!, distance: tokenCosine(en, decoder[g]!).distance }));
+  const groups = encoder.map((en, g) => ({ en, de: decoder[g]!, ...tokenCosine(en, decoder[g]!) }));
   const distance = meanOf(groups.map((group) => group.distance));
-  const tokenMap = config.distance === 'cosine' ? distance : scale(add(distance, meanOf(groups.map(({ en, de }) => tokenSquaredError(en, de)))), 1 / 2);
+  const tokenMap = config.distance === 'cosine' ? distance : scale(add(distance, meanOf(groups.map(({ en, de, dots }) => relativeSquaredError(en, de, dots)))), 1 / 2);
   const reconstruction = scoreTokenMaps([tokenMap], config, mapSize);
   if (!config.segmentationHead) return reconstruction;
 

@@ -3,10 +3,13 @@
  * of (en - de)^2, and per channel the residual (1 - cos) |en - de| (Eq. 7) that the segmentation head works on.
  */
 import { residualKernel, tokenSquaredErrorGradientKernel, tokenSquaredErrorKernel } from '../../shaders/squared-error.wgsl.ts';
+import { mapKernel } from '../../shaders/reduction.wgsl.ts';
 import { UsageError } from '../errors.ts';
+import { f32 } from '../gpu/wgsl.ts';
 import type { Operation } from '../graph/operation.ts';
 import { apply, sizeOf, type Tensor, type TensorSpec } from '../graph/tensor.ts';
 import { meanOf } from './mean-of.ts';
+import { sumTokens } from './sum.ts';
 import { tokenCosine } from './token-cosine.ts';
 
 function size({ shape }: TensorSpec): { tokens: number; channels: number } {
@@ -59,6 +62,32 @@ export const tokenSquaredErrorGradientOperation: Operation<null> = {
   },
 };
 
+/** Keeps 0 / 0 finite for an image without any signal. */
+const energyFloor = 1e-30;
+
+/** (error [B, N], dots summed over the tokens [B, 3]) -> error over twice the mean square of a's elements in that image; for scoring, without gradient */
+export const relativeErrorOperation: Operation<{ channels: number }> = {
+  name: 'relativeError',
+  outputs([error, sums]) {
+    if (error!.shape.length !== 2 || sums!.shape.join() !== [error!.shape[0], 3].join()) {
+      throw new UsageError(`relativeError: expected errors [B, N] and sums [B, 3], got [${error!.shape.join(', ')}] and [${sums!.shape.join(', ')}].`);
+    }
+    return [{ shape: error!.shape, dtype: 'f32' }];
+  },
+  kernels({ outputs: [y], attributes: { channels }, target, read, write }) {
+    const [batch, tokens] = y!.shape as [number, number];
+    const { source, workgroups } = mapKernel({
+      label: `relativeError [${y!.shape.join(', ')}]`, count: batch * tokens, inputs: ['f32', 'f32'], target,
+      value: `x0[i] * ${f32((tokens * channels) / 2)} / max(x1[i / ${tokens}u * 3u + 1u], ${f32(energyFloor)})`,
+    });
+    return [{ kernel: source, workgroups, bindings: [read(0), read(1), write(0)], flops: 2 * batch * tokens, bytes: 4 * (2 * batch * tokens + 3 * batch) }];
+  },
+  reference([error, sums], { outputs: [y], attributes: { channels } }) {
+    const tokens = y!.shape[1]!;
+    return [error!.map((v, i) => (v * tokens * channels) / 2 / Math.max(sums![Math.floor(i / tokens) * 3 + 1]!, energyFloor))];
+  },
+};
+
 /** (a, b [B, N, C], distance [B, N]) -> distance |a - b| [B, N, C], through which no gradient flows */
 export const residualOperation: Operation<null> = {
   name: 'residual',
@@ -84,6 +113,15 @@ export const residualOperation: Operation<null> = {
 /** Mean over channels of (a - b)^2 for each token of a, b [B, N, C]: [B, N]. */
 export function tokenSquaredError(a: Tensor, b: Tensor): Tensor {
   return apply(tokenSquaredErrorOperation, [a, b], null)[0]!;
+}
+
+/**
+ * The squared error of each token over twice the mean square of the image's encoder features, [B, N]: without a unit, and equal to
+ * 1 - cos for a token of average length that is rebuilt at its length. No gradient.
+ * @param dots of en and de, from {@link tokenCosine}
+ */
+export function relativeSquaredError(en: Tensor, de: Tensor, dots: Tensor): Tensor {
+  return apply(relativeErrorOperation, [tokenSquaredError(en, de), sumTokens(dots)], { channels: en.shape[2]! })[0]!;
 }
 
 /**

@@ -20,7 +20,6 @@ import { uploadEncoder, uploadTrainables } from '../model/memory.ts';
 import { headLayers, headShapes } from '../model/parameters.ts';
 import { plusObjective, residualGraph } from '../model/plus-objective.ts';
 import type { EncoderWeights } from '../weights/encoder.ts';
-import { readCheckpoint, writeCheckpoint } from './checkpoint.ts';
 import { readDefects, sampleSeed, type DefectSource } from './defects.ts';
 import { FeatureCache } from './feature-cache.ts';
 import { HeadStep, planHeadStep, sampleSize } from './head-step.ts';
@@ -69,6 +68,7 @@ export function checkedOptions(options: PlusOptions, encoder: EncoderWeights): {
 }
 
 const headRate = 5e-4;
+const priorLogit = -3;
 
 function givenDetector(model: Uint8Array, encoder: EncoderWeights): GivenDetector {
   const { metadata, values, config } = readModel(model, encoder, 'the model to start from');
@@ -87,6 +87,11 @@ export function describe({ head = true, headSteps, headEpochs, headLearningRate 
   };
 }
 
+/** The real defects, read before all else, so that what is wrong with them is known at once. */
+export function defectsOf({ plus, skipUnreadable = false }: TrainOptions, resize: number, { crop }: DetectorConfig, skipped: SkippedImage[]): Promise<RealDefect[]> {
+  return readDefects(plus?.defects ?? [], { resize, crop, skipUnreadable, skipped });
+}
+
 /** The training images that can be read, where none has to be encoded. */
 export async function readableImages({ images, skipUnreadable = false }: TrainOptions, skipped: SkippedImage[]): Promise<ImageSource[]> {
   if (!skipUnreadable) return [...images];
@@ -101,9 +106,9 @@ const [leastPool, mostPool] = [128, 1024];
 const defaultEpochs = 100;
 const mostDefaultSteps = 1000;
 
-/** Trains the segmentation head on a detector that stays as it is. @param skipped takes defects and textures that can't be read */
+/** Trains the segmentation head on a detector that stays as it is. */
 export async function trainHead(run: Run, detector: Trained, skipped: SkippedImage[]): Promise<Trained & { record: HeadTrainingRecord }> {
-  const { engine, options, settings, used, saved, identity } = run;
+  const { engine, options, settings, used, defects, saved, identity, checkpoints } = run;
   const { config, seed, given } = settings;
   const { plus = {} } = options;
   const { pseudoAnomalies = Math.min(mostPool, Math.max(leastPool, poolPerImage * used.length)), headLearningRate = headRate } = plus;
@@ -113,13 +118,12 @@ export async function trainHead(run: Run, detector: Trained, skipped: SkippedIma
   const steps = plus.headSteps ?? (plus.headEpochs !== undefined ? plus.headEpochs * stepsPerEpoch : Math.min(defaultEpochs * stepsPerEpoch, mostDefaultSteps));
   const schedule = { steps, batchSize, warmupSteps: Math.min(100, Math.max(1, Math.floor(steps / 3))), learningRate: headLearningRate, finalLearningRate: headLearningRate / 10 };
 
-  const found = saved && readCheckpoint(saved, identity, config);
+  const found = saved && checkpoints!.readCheckpoint(saved, identity, config);
   if (found?.detector && given && !sameValues(found.detector.values, given.values)) {
     throw new UsageError('The checkpoint belongs to another training: the model that it started from was another. Give the same model, or train without resuming.');
   }
   const start = found?.detector ? found : { step: 0, firstLoss: undefined, lastLoss: NaN, state: { values: given?.head ?? initialHead(config, seed) } };
-  const defects = await readDefects(plus.defects ?? [], { resize: settings.resize, crop: config.crop, skipUnreadable: options.skipUnreadable ?? false, skipped });
-  const samples = new HeadSamples(run, detector.values, defects, skipped);
+  const samples = new HeadSamples(run, detector.values, skipped);
   const pool = new FeatureCache(samples.size, options.featureCache);
   let step: HeadStep | undefined;
   try {
@@ -137,7 +141,7 @@ export async function trainHead(run: Run, detector: Trained, skipped: SkippedIma
         : Promise.all(batchAt(at, { stepsPerEpoch, batchSize }, poolSize, `${seed}/head`).map((i) => pool.get(i)))),
       run: (batch, t, rate) => made.run(batch, t, rate),
       readState: () => made.readState(),
-      write: (position, state) => writeCheckpoint({ ...position, state, detector }, identity),
+      write: (position, state) => checkpoints!.writeCheckpoint({ ...position, state, detector }, identity),
     });
     return { ...trained, record: { ...schedule, seed, pseudoAnomalies, textures: plus.textures?.length ?? 0, defects: defects.length, finalLoss: trained.finalLoss } };
   } finally {
@@ -151,10 +155,15 @@ function sameValues(a: ReadonlyMap<string, Float32Array>, b: ReadonlyMap<string,
   return [...a].every(([name, values]) => values.every((value, i) => value === b.get(name)?.[i]));
 }
 
-/** As He et al. (2015) for ReLU: weights from a normal of variance 2 / fan-in, biases 0; a stream of its own for each tensor. */
+/**
+ * As He et al. (2015) for ReLU: weights from a normal of variance 2 / fan-in, biases 0; a stream of its own for each tensor.
+ * The last bias says that a pixel is defective with a probability of about 0.05: at one half everywhere, the Dice loss has next
+ * to no gradient.
+ */
 export function initialHead(config: DetectorConfig, seed: number): Map<string, Float32Array> {
   return new Map([...headShapes(config)].map(([name, shape]) => {
     const values = new Float32Array(sizeOf(shape));
+    if (name === `head.${headLayers.length - 1}.bias`) values.fill(priorLogit);
     if (!name.endsWith('.weight')) return [name, values];
     const { kernel, stride } = headLayers[Number(name.split('.')[1])]!;
     const deviation = Math.sqrt(2 / (shape[0]! * (kernel / stride) ** 2));
@@ -184,19 +193,17 @@ class HeadSamples {
   readonly batchSize: number;
   private readonly run: Run;
   private readonly detector: ReadonlyMap<string, Float32Array>;
-  private readonly defects: readonly RealDefect[];
   private readonly skipped: SkippedImage[];
   private network: { stage: ImageStage; memories: DeviceMemory[]; executable: Executable } | undefined;
   /** The normal image that was read last. */
   private last: { index: number; image: RasterImage } | undefined;
 
-  constructor(run: Run, detector: ReadonlyMap<string, Float32Array>, defects: readonly RealDefect[], skipped: SkippedImage[]) {
+  constructor(run: Run, detector: ReadonlyMap<string, Float32Array>, skipped: SkippedImage[]) {
     const { residual, mask } = sampleSize(run.settings.config);
     this.size = residual + mask;
     this.batchSize = run.engine.context.adapter.isSoftware ? 1 : 8;
     this.run = run;
     this.detector = detector;
-    this.defects = defects;
     this.skipped = skipped;
   }
 
@@ -243,10 +250,10 @@ class HeadSamples {
   }
 
   private async draw(index: number): Promise<PseudoAnomaly> {
-    const { options, settings, used } = this.run;
+    const { options, settings, used, defects } = this.run;
     const image = await this.normal(index % used.length);
     const textures = (options.plus?.textures ?? []).map((source) => () => source.load());
-    return pseudoAnomaly(image, { textures, defects: this.defects }, new Random(sampleSeed(settings.seed, index)));
+    return pseudoAnomaly(image, { textures, defects }, new Random(sampleSeed(settings.seed, index)));
   }
 
   private async normal(index: number): Promise<RasterImage> {

@@ -5,6 +5,7 @@
  * and seed give the same bytes, interrupted and resumed or not.
  */
 import type { ImageSource, RasterImage } from '../data/image.ts';
+import type { RealDefect } from '../data/pseudo-anomaly.ts';
 import type { Engine } from '../engine.ts';
 import { InputError, UsageError } from '../errors.ts';
 import type { DeviceMemory } from '../gpu/memory.ts';
@@ -118,13 +119,14 @@ export async function trainInspector(engine: Engine, options: TrainOptions): Pro
   const checkpoints = options.checkpoint && await import('./checkpoint.ts');
   const saved = options.resume ? await options.checkpoint?.load() : undefined;
   const skipped: SkippedImage[] = [];
+  const defects = plus ? await plus.defectsOf(options, settings.resize, config, skipped) : [];
   const cache = new FeatureCache(featureCount(config), options.featureCache);
   try {
     // The detector may stand already: then its images need not be encoded, only be readable.
     const isTrained = settings.given !== undefined || (saved !== undefined && checkpoints!.stageOf(saved) === 'head');
     const used = isTrained ? await plus!.readableImages(options, skipped) : await encodeImages(engine, options, settings, cache, skipped);
     const plan = scheduleOf(options, used.length);
-    const run: Run = { engine, options, settings, plan, used, checkpoints, saved, identity: identityOf(options, settings, plan, used, plus?.describe(options.plus!)) };
+    const run: Run = { engine, options, settings, plan, used, defects, checkpoints, saved, identity: identityOf(options, settings, plan, used, plus?.describe(options.plus!)) };
     const detector = await trainDetector(run, cache, plus?.objective);
     const head = config.segmentationHead ? await plus!.trainHead(run, detector, skipped) : undefined;
     const values = new Map([...detector.values, ...(head?.values ?? [])]);
@@ -160,6 +162,8 @@ export interface Run {
   readonly plan: StepSchedule;
   /** The training images that can be read. */
   readonly used: readonly ImageSource[];
+  /** Real ones, for the segmentation head. */
+  readonly defects: readonly RealDefect[];
   /** How checkpoints are read and written, where they are kept; and the one to go on from. */
   readonly checkpoints: typeof import('./checkpoint.ts') | undefined;
   readonly saved: Uint8Array | undefined;

@@ -1,6 +1,6 @@
 import { differentiate } from '../../../src/graph/autograd.ts';
 import { input, type Tensor } from '../../../src/graph/tensor.ts';
-import { add, batchMatmul, matmulOperation, mean, scaleTokenGradientOperation, sumRowsOperation } from '../../../src/ops/index.ts';
+import { add, batchMatmul, matmulOperation, mean, scaleTokenGradientOperation, sumRowsOperation, tokenCosine } from '../../../src/ops/index.ts';
 import * as plus from '../../../src/ops/plus.ts';
 import type { Random } from '../../../src/data/random.ts';
 import type { OperationCase } from '../../support/operation-case.ts';
@@ -54,6 +54,14 @@ export const plusCases: OperationCase[] = [
     name: 'tokenSquaredError', operations: [plus.tokenSquaredErrorOperation, plus.tokenSquaredErrorGradientOperation], shapes: tokenShapes, differentiate: ['en', 'de'],
     feeds: features,
     build: (s: number[]) => ({ y: plus.tokenSquaredError(input('en', s), input('de', s)) }),
+  },
+  {
+    name: 'relativeSquaredError', operations: [plus.relativeErrorOperation], shapes: tokenShapes,
+    feeds: features,
+    build: (s: number[]) => {
+      const [en, de] = [input('en', s), input('de', s)];
+      return { y: plus.relativeSquaredError(en, de, tokenCosine(en, de).dots) };
+    },
   },
   {
     name: 'residual', operations: [plus.residualOperation], shapes: tokenShapes,
