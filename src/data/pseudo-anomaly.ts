@@ -5,7 +5,7 @@
  *   image' = (1 - mask) image + mask (b image + (1 - b) source)
  *
  * The source is a texture image where the user has some (the papers take the Describable Textures Dataset), else one of the
- * procedural surfaces or the image itself with the tiles of a grid shuffled. Of real defects there may be a few: cut out,
+ * procedural surfaces or the image itself, changed in tone, with the tiles of a grid shuffled. Of real defects there may be a few: cut out,
  * flipped, turned, scaled, made lighter or darker, and pasted elsewhere. All of it is a function of the images and a seed.
  *
  * Source: DRAEM (Zavrtanik et al., ICCV 2021), MemSeg (Yang et al., 2023), INP-Former++ (arXiv 2506.03660) section III-D.
@@ -110,12 +110,12 @@ async function blend(image: RasterImage, mask: Uint8Array, folder: readonly (() 
     source(i % width, Math.floor(i / width), colour);
     // A coloured spot on a grey image could be told by its colour alone, which no real defect there has.
     if (isGrey) colour.fill(0.299 * colour[0]! + 0.587 * colour[1]! + 0.114 * colour[2]!);
-    for (let c = 0; c < 3; c++) data[3 * i + c] = Math.round(clamp(kept * image.data[3 * i + c]! + (1 - kept) * (kind === 'shuffled' ? colour[c]! : adjust(clamp(colour[c]!)))));
+    for (let c = 0; c < 3; c++) data[3 * i + c] = Math.round(clamp(kept * image.data[3 * i + c]! + (1 - kept) * adjust(clamp(colour[c]!))));
   }
   return { image: { width, height, channels: 3, data }, mask, kind };
 }
 
-/** Up to three changes of tone, as DRAEM varies its textures. */
+/** Up to three changes of tone, as DRAEM varies its textures, and MemSeg the image before it is shuffled. */
 function toneChange(random: Random): (value: number) => number {
   const changes: ((value: number) => number)[] = random.shuffle([
     () => { const gain = random.uniform(0.7, 1.3); return (v: number) => v * gain; },
