@@ -53,9 +53,8 @@ function inRegisters(p: PatchEmbeddingKernel): Kernel {
   const grid = linearGrid(rowBlocks * Math.ceil(p.channels / block), p.target);
   const each = (line: (n: number) => string, count = block) => Array.from({ length: count }, (_, n) => line(n)).join('\n');
   const vector = p.channels % 4 === 0;
-  const store = (r: number) => (vector
-    ? ['low', 'high'].map((half, h) => `    if (column + ${4 * h}u < ${p.channels}u) { y[((row + ${r}u) * ${p.channels}u + column) / 4u + ${h}u] = ${half}${r} + bias[column / 4u + ${h}u]; }`).join('\n')
-    : each((c) => `    if (column + ${c}u < ${p.channels}u) { y[(row + ${r}u) * ${p.channels}u + column + ${c}u] = ${c < 4 ? 'low' : 'high'}${r}[${c % 4}] + bias[column + ${c}u]; }`));
+  const width = vector ? 4 : 1;
+  const values = Array.from({ length: block }, (_, r) => ['low', 'high'].map((half) => (vector ? `${half}${r}` : [0, 1, 2, 3].map((c) => `${half}${r}[${c}]`).join(', '))).join(', '));
   const source = kernel('patch-embedding.wgsl.ts', p.label, wgsl`
 ${common(p, vector ? 'vec4f' : 'f32')}
 @compute @workgroup_size(64)
@@ -79,9 +78,13 @@ ${each((r) => `        let v${r} = vec4f(image[a${r} + line + kx]);
 ${each((c) => `      b${c} += ${p.patch}u;`)}
     }
   }
-${each((r) => `  if (row + ${r}u < ${tokens}u) {
-${store(r)}
-  }`)}
+  var results = array<${vector ? 'vec4f' : 'f32'}, ${(block * block) / width}>(${values.join(', ')});
+  // In a loop, which compiles faster than a guarded store for each.
+  for (var n = 0u; n < select(0u, ${(block * block) / width}u, row < ${tokens}u); n++) {
+    let r = row + n / ${block / width}u;
+    let c = column / ${width}u + n % ${block / width}u;
+    if (r < ${tokens}u && c < ${p.channels / width}u) { y[r * ${p.channels / width}u + c] = results[n] + bias[c]; }
+  }
 }
 `);
   return { source, workgroups: grid.workgroups };
