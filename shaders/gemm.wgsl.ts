@@ -86,14 +86,14 @@ export function gemmKernel(p: GemmKernel): GemmDispatch {
   const type = vector ? 'vec4f' : 'f32';
   const outputs = [`C: array<${type}>`, ...(p.rowSums ? ['rowSums: array<f32>'] : []), ...(p.keptBefore === undefined ? [] : [`kept: array<${type}>`])];
   const firstOutput = 2 + operandsOf(p.epilogues).length;
-  const source = kernel('gemm.wgsl.ts', p.label, wgsl`${body.typeB === 'f16' ? 'enable f16;' : ''}${exchange ? 'enable subgroups;' : ''}
+  const source = kernel('gemm.wgsl.ts', p.label, wgsl`${enables(p, body)}
 @group(0) @binding(0) var<storage, read> A: ${arrayOf(body.typeA, p.batch * strides.a)};
 @group(0) @binding(1) var<storage, read> B: ${arrayOf(body.typeB, p.batch * strides.b)};
 ${declareOperands(p.epilogues, 2, type)}
 ${outputs.map((declaration, n) => `@group(0) @binding(${firstOutput + n}) var<storage, read_write> ${declaration};`).join('\n')}
 ${functionsOf(p.epilogues)}
 ${body.declarations}
-${body.typeB === 'vec2u' ? 'fn unpackHalves(words: vec2u) -> vec4f { return vec4f(unpack2x16float(words.x), unpack2x16float(words.y)); }' : ''}
+${unpacking(body)}
 @compute @workgroup_size(${tile.invocations.join(', ')})
 fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_id) lid: vec3u, @builtin(${exchange ? 'subgroup_invocation_id' : 'local_invocation_index'}) lane: u32) {
   let row = wid.y * ${tile.rows}u + ${y} * ${v.blockRows}u;
@@ -107,6 +107,26 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_id) lid: ve
 `);
   return { source, workgroups };
 }
+
+/**
+ * The product alone, for kernels that do something else with the block: its accumulators c<i>_<j> and their number of columns, the
+ * statements that add it up, and which row of C accumulator i belongs to, given the workgroup's number along the rows.
+ */
+export function productBlock(p: GemmKernel): { enables: string; arrayA: string; arrayB: string; declarations: string; accumulators: string; columns: number; code: string; rowOf(i: number, group: string): string } {
+  const body = p.variant.kind === 'tiled' ? tiledBody(p) : registerBody(p);
+  return {
+    enables: enables(p, body), arrayA: arrayOf(body.typeA, p.strides.a), arrayB: arrayOf(body.typeB, p.strides.b),
+    declarations: `${body.declarations}\n${unpacking(body)}`, accumulators: accumulators(p), columns: columnsOf(p), code: body.code,
+    rowOf: (i, group) => {
+      const { kind, groupRows } = p.variant;
+      return kind === 'tiled' ? `${group} * ${tileOf(p.variant).rows}u + ${(i >> 2) * 4 * groupRows + (i & 3)}u + lid.y * 4u` : `row + ${i}u`;
+    },
+  };
+}
+
+const enables = ({ variant: { kind } }: GemmKernel, { typeB }: Body): string => `${typeB === 'f16' ? 'enable f16;' : ''}${kind === 'exchange' ? 'enable subgroups;' : ''}`;
+
+const unpacking = ({ typeB }: Body): string => (typeB === 'vec2u' ? 'fn unpackHalves(words: vec2u) -> vec4f { return vec4f(unpack2x16float(words.x), unpack2x16float(words.y)); }' : '');
 
 /** The element that the z-th product of a batch begins at, added to an index: nothing, where there is one product. */
 const offsetOf = (p: GemmKernel, stride: number, unit = 1): string => (p.batch > 1 ? ` + wid.z * ${stride / unit}u` : '');

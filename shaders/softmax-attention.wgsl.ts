@@ -16,6 +16,7 @@ export interface AttentionShape {
   readonly headSize: number;
   readonly queries: number;
   readonly keys: number;
+  readonly masked?: NeighbourMask | undefined;
 }
 
 /** How a kernel divides `rows` results that each need all of `others`. */
@@ -34,10 +35,28 @@ export interface AttentionVariant {
   readonly splits: number;
 }
 
+/** Keys in the square of side 2 radius + 1 around a query are left out; tokens n lie in rows of `columns`. */
+export interface NeighbourMask {
+  readonly columns: number;
+  readonly radius: number;
+}
+
 export interface BuiltKernel {
   readonly source: KernelSource;
   readonly workgroups: readonly [number, number, number];
 }
+
+/**
+ * The logits of masked pairs become so low that their probability is 0; each row has a pair that is not masked. `other(j)` is
+ * the token of the j-th logit, the invocation's r-th own token has its place in `place<r>` (see {@link placeOf}).
+ */
+function maskLogits(mask: NeighbourMask | undefined, rows: number, count: number, other: (j: number) => string): string {
+  if (!mask) return '';
+  return each(count, (j) => `let place_${j} = vec2i(vec2u(${other(j)} / ${mask.columns}u, ${other(j)} % ${mask.columns}u));
+${each(rows, (r) => `s${r}_${j} = select(s${r}_${j}, -1e38f, all(abs(place${r} - place_${j}) <= vec2i(${mask.radius})));`)}`);
+}
+
+const placeOf = (mask: NeighbourMask | undefined, r: number, token: string): string => (mask ? `let place${r} = vec2i(vec2u((${token}) / ${mask.columns}u, (${token}) % ${mask.columns}u));` : '');
 
 /** Partial results of a row. */
 export function partsOf(variant: AttentionVariant): number {
@@ -117,7 +136,7 @@ export function softmaxAttentionKernel(
   shape: AttentionShape, variant: AttentionVariant, declarations: string,
   tensors: { query: HeadRows; key: HeadRows; value: HeadRows; output: HeadRows }, target: Target,
 ): BuiltKernel {
-  const { batch, heads, headSize, queries, keys } = shape;
+  const { batch, heads, headSize, queries, keys, masked } = shape;
   const { lanes, slots, rows, block, tile, splits } = variant;
   const { query, key, value, output } = tensors;
   const chunks = chunksOf(headSize);
@@ -138,6 +157,7 @@ ${loop((c) => `
 ${each(count, (j) => `let t${j} = ${keyAt(j, c)};`)}
 ${each(rows, (r) => `let q${r} = query${r}[${c}];\n${each(count, (j) => `s${r}_${j} += dot(q${r}, t${j});`)}`)}
 `)}
+${maskLogits(masked, rows, count, (j) => `(${staged ? 'start + ' : ''}n + ${j}u)`)}
 ${each(rows, (r) => `let top${r} = ${Array.from({ length: count }, (_, j) => `s${r}_${j}`).reduce((a, s) => `max(${a}, ${s})`, `m${r}`)};
 let decay${r} = exp2(m${r} - top${r});
 m${r} = top${r};
@@ -162,6 +182,7 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lane
   ${each(rows, (r) => `
   let row${r} = firstRow + ${r * slots}u;
   let from${r} = ${query.base('b', `min(row${r}, ${queries - 1}u)`, 'h')};
+  ${placeOf(masked, r, `row${r}`)}
   var query${r}: array<vec4f, ${chunks}>;
   var sum${r}: array<vec4f, ${chunks}>;
   ${loop((c) => `query${r}[${c}] = ${f32(Math.LOG2E / Math.sqrt(headSize))} * ${query.read(`from${r}`, c)};`)}
@@ -197,7 +218,7 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lane
 }`)}
 }
 `;
-  return { source: kernel('softmax-attention.wgsl.ts', `softmaxAttention [${batch}, ${heads}, ${queries}x${keys}, ${headSize}] (${describe(variant)})`, text), workgroups };
+  return { source: kernel('softmax-attention.wgsl.ts', `softmaxAttention [${batch}, ${heads}, ${queries}x${keys}, ${headSize}] (${describe(variant)}${masked ? ', neighbours masked' : ''})`, text), workgroups };
 }
 
 /** Reads `partial` and `partialSoftmax`, writes the output and `logSumExp`: one invocation for four channels of a query. */
@@ -272,7 +293,7 @@ export interface AttentionGradientTensors {
  * or 'key') sums go to `partial` [results][batch, heads, rows, parts] of rows in vec4f.
  */
 export function attentionGradientKernel(side: 'query' | 'key', shape: AttentionShape, variant: AttentionVariant, declarations: string, t: AttentionGradientTensors, target: Target): BuiltKernel {
-  const { batch, heads, headSize, queries, keys } = shape;
+  const { batch, heads, headSize, queries, keys, masked } = shape;
   const { lanes, slots, rows, block } = variant;
   const chunks = chunksOf(headSize);
   const parts = partsOf(variant);
@@ -301,6 +322,7 @@ ${each(rows, (r) => `let a${r} = rowOf${r}[${c}];\n${each(count, (j) => `s${r}_$
 ${needsDual ? `${each(count, (j) => `let tz${j} = ${otherDual.read(`dualAt${j}`, c)};`)}
 ${each(rows, (r) => `let d${r} = dualOf${r}[${c}];\n${each(count, (j) => `dp${r}_${j} += dot(d${r}, tz${j});`)}`)}` : ''}
 `)}
+${maskLogits(masked, rows, count, (j) => `(n + ${j}u)`)}
 ${each(rows, (r) => each(count, (j) => `let p${r}_${j} = exp2(s${r}_${j} - ${f32(Math.LOG2E)} * ${statistics('logSumExp', j, r)});
 ${needsDual ? `let ds${r}_${j} = p${r}_${j} * (dp${r}_${j} - ${statistics('delta', j, r)});` : ''}`))}
 ${loop((c) => each(results.length, (i) => `{
@@ -316,6 +338,7 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lane
   ${each(rows, (r) => `
   let row${r} = firstRow + ${r * slots}u;
   let own${r} = min(row${r}, ${rowCount - 1}u);
+  ${placeOf(masked, r, `own${r}`)}
   let from${r} = ${own.base('b', `own${r}`, 'h')};
   let dual${r} = ${ownDual.base('b', `own${r}`, 'h')};
   var rowOf${r}: array<vec4f, ${chunks}>;
@@ -334,7 +357,7 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lane
 }`)}
 }
 `;
-  return { source: kernel('softmax-attention.wgsl.ts', `softmaxAttentionGradient, ${side} [${batch}, ${heads}, ${queries}x${keys}, ${headSize}] (${describe(variant)})`, text), workgroups };
+  return { source: kernel('softmax-attention.wgsl.ts', `softmaxAttentionGradient, ${side} [${batch}, ${heads}, ${queries}x${keys}, ${headSize}] (${describe(variant)}${masked ? ', neighbours masked' : ''})`, text), workgroups };
 }
 
 /** Sums the parts of the `results` gradients of a side: one invocation for four channels of a row. */

@@ -1,7 +1,8 @@
 /**
  * inp-former-webgpu: trains and runs INP-Former, a visual anomaly detector, on WebGPU. This is the core, the same in
  * a browser and in Node; `inp-former-webgpu/browser` and `inp-former-webgpu/node` add what each platform brings. What few
- * pages need is apart, so that the others don't ship it: `inp-former-webgpu/evaluate` and `inp-former-webgpu/onnx`.
+ * pages need is apart, so that the others don't ship it: `inp-former-webgpu/evaluate`,
+ * `inp-former-webgpu/onnx` and `inp-former-webgpu/ablate`.
  *
  *   const engine = await Engine.create({ gpu: navigator.gpu });
  *   const { inspector, model } = await trainInspector(engine, { encoder, images });
@@ -13,21 +14,22 @@ export type { AcquireOptions, AdapterReport } from './gpu/context.ts';
 export * from './errors.ts';
 
 // Inspection and training
-export { Inspector, type Inspection, type InspectorOptions } from './inspect/inspector.ts';
-export type { ModelMetadata, TrainingRecord } from './inspect/model-file.ts';
+export { Inspector, type Inspection, type InspectionMode, type InspectorOptions } from './inspect/inspector.ts';
+export type { CoherenceKind, ModelMetadata, TrainingRecord } from './inspect/model-file.ts';
 export { calibrate, splitForCalibration, type Calibration } from './inspect/calibration.ts';
 export { colorize, overlay, heatColour, type HeatScale, type OverlayOptions } from './inspect/heatmap.ts';
 export { findRegions, type Box, type DefectRegion } from './inspect/regions.ts';
-export { trainInspector, type CheckpointStore, type TrainOptions, type TrainProgress, type TrainResult } from './train/train.ts';
+export { trainInspector } from './train/entry.ts';
+export type { CheckpointStore, TrainOptions, TrainProgress, TrainResult } from './train/train.ts';
 export type { FeatureCacheOptions, SpillStore } from './train/feature-cache.ts';
 export { planReport, type PlanReport, type PlanReportOptions } from './train/plan-report.ts';
 
 // Images and encoders
-export { checkRasterImage, rasterFromFloats, type ImageSource, type RasterImage } from './data/image.ts';
+export { checkRasterImage, rasterFromFloats, type ImageSource, type ImageView, type RasterImage } from './data/image.ts';
 export { loadEncoderWeights, type EncoderArchitecture, type EncoderWeights } from './weights/encoder.ts';
 export { encoderCatalog, findEncoder, type EncoderEntry } from './weights/catalog.ts';
 export type { Precision } from './model/parameters.ts';
-export { detectorConfig, type DetectorConfig, type DetectorOptions } from './model/config.ts';
+export { detectorConfig, type DecoderKind, type DetectorConfig, type DetectorOptions, type Method } from './model/config.ts';
 
 // The engine itself, for graphs and kernels of one's own
 export * as ops from './ops/index.ts';

@@ -1,7 +1,7 @@
 /**
  * Every kernel that the model runs, timed by the GPU inside the very plans that run it, so the suite follows the model as
  * its kernels change; and matrix products of the model's sizes alone, in the three layouts of forward, input gradient and
- * weight gradient.
+ * weight gradient, with the memory's search beside them.
  */
 import type { DispatchTiming } from '../../src/graph/executor.ts';
 import type { Executable } from '../../src/graph/executor.ts';
@@ -13,6 +13,7 @@ import type { Variant } from '../peers/peer.ts';
 import { idle, type Bench } from './bench.ts';
 import { gemmProblem, gemmRacer, judgeProduct, layouts, sampleProduct } from './gemm.ts';
 import { caseName, configFor, expectedLoss, expectInspection, loadModel, trainingFeatures, type ExpectedLoss, type LoadedModel, type ModelCase } from './models.ts';
+import { nearest } from './nearest.ts';
 import { timeDispatch } from './peaks.ts';
 import { prepareInspection, prepareTraining } from './plans.ts';
 import { tokenGrid } from '../../src/model/config.ts';
@@ -33,6 +34,7 @@ export function tooLarge({ engine, settings, peaks }: Bench, { encoder, crop }: 
 export async function kernels(bench: Bench): Promise<void> {
   const { platform, settings } = bench;
   await products(bench);
+  await nearest(bench);
   if (!bench.engine.context.device.features.has('timestamp-query')) {
     platform.leaveOut({ suite: 'kernels', what: 'every kernel inside its plan', why: 'this adapter has no timestamp-query; the model suite times the plans as wholes' });
     return;

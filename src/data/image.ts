@@ -4,6 +4,16 @@
  */
 import { InputError } from '../errors.ts';
 
+/** An augmentation, done on the GPU after the image was resized, cropped and normalised; see `warpImage`. */
+export interface ImageView {
+  /** The source of the output pixel at (x, y) from the centre is (a x + b y, c x + d y) from the centre. */
+  readonly matrix: readonly [a: number, b: number, c: number, d: number];
+  /** Added to the source, in halves of the width and of the height. */
+  readonly shift?: readonly [x: number, y: number];
+  /** Makes all channels the luma. */
+  readonly grey?: boolean;
+}
+
 export interface RasterImage {
   readonly width: number;
   readonly height: number;
@@ -11,11 +21,15 @@ export interface RasterImage {
   readonly channels: 1 | 3 | 4;
   /** `width * height * channels` bytes. */
   readonly data: Uint8Array | Uint8ClampedArray;
+  /** What the encoder sees of it, where it is not the image itself. */
+  readonly view?: ImageView;
 }
 
 /** An image that is decoded when it is needed; `name` is what errors and reports call it. */
 export interface ImageSource {
   readonly name: string;
+  /** What the image shows, where a data set has several kinds. */
+  readonly category?: string;
   load(): Promise<RasterImage>;
 }
 

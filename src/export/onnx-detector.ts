@@ -138,8 +138,9 @@ function decode(g: OnnxGraph, x: Value, prototypes: Value, tensor: Tensors, conf
         const [key, value] = splitHeads(g, linear(g, layerNorm(g, prototypes, p('norm1'), headEpsilon), p('attn.kv')), 2, width, numHeads) as [Value, Value];
         return linear(g, prototypeAttention(g, { query, key, value }, tensor(`decoder.${i}.attn.learn_scale`), width), p('attn.proj'));
       });
-      // No residual around the attention: it would let anomalous features through.
-      return g.apply('Add', [attended, mlp(g, layerNorm(g, attended, p('norm2'), headEpsilon), p('mlp.fc1'), p('mlp.fc2'))]);
+      // A residual around the attention would let anomalous features through: only an ablation has it.
+      const kept = config.residual ? g.apply('Add', [y, attended]) : attended;
+      return g.apply('Add', [kept, mlp(g, layerNorm(g, kept, p('norm2'), headEpsilon), p('mlp.fc1'), p('mlp.fc2'))]);
     });
     outputs.push(y);
   }

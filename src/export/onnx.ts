@@ -5,6 +5,7 @@
 import { IMAGENET_MEAN, IMAGENET_STD } from '../data/preprocess.ts';
 import { UsageError } from '../errors.ts';
 import { readModel, type ModelMetadata } from '../inspect/model-file.ts';
+import { hasPrototypes } from '../model/config.ts';
 import { version } from '../version.ts';
 import type { EncoderWeights } from '../weights/encoder.ts';
 import { writeOnnx, type OnnxPort } from '../weights/onnx-writer.ts';
@@ -31,12 +32,16 @@ export interface ExportOnnxOptions {
  * mapSize, mapSize] and `score` [batch], those of an `Inspection` but for float32 rounding. Metadata: `threshold`,
  * `calibration` (JSON), `encoder`, `encoder_sha256`, `resize`, `crop`, `map_size`, `mean`, `std`, `preprocessing`.
  * @returns the file's bytes, the same for the same model
- * @throws InputError (damaged or foreign model file), EncoderMismatchError, UsageError (a batch size that is no positive
- *   integer, the package pbf not installed)
+ * @throws InputError (damaged or foreign model file), EncoderMismatchError, UsageError (a memory or a decoder without
+ *   prototypes, a batch size that is no positive integer, the package pbf not installed)
  */
 export async function exportOnnx({ model, encoder, batchSize, name = 'model' }: ExportOnnxOptions): Promise<Uint8Array> {
   if (batchSize !== undefined && !(Number.isInteger(batchSize) && batchSize > 0)) throw new UsageError(`batchSize must be a positive integer, got ${batchSize}.`);
   const { metadata, config, values } = readModel(model, encoder, name);
+  if (!hasPrototypes(config)) {
+    const kind = config.method === 'memory' ? 'a memory of normal features' : `a model with the decoder ${config.decoder}`;
+    throw new UsageError(`${name} is ${kind}, which is for comparison and has no ONNX form: export a model that was trained with prototypes.`);
+  }
   const { nodes, initializers } = detectorGraph({ config, encoder, trained: values, mapSize: metadata.mapSize });
   const { input, outputs } = onnxPorts(metadata, batchSize);
   return writeOnnx({

@@ -37,6 +37,8 @@ export interface CalibrationInput {
   readonly maps: readonly Float32Array[];
   /** Whether the images were held out of training; otherwise the margins are widened. True by default. */
   readonly heldOut?: boolean;
+  /** What they are, in words, e.g. 'views of 2 shots, each judged without its own'. */
+  readonly what?: string;
 }
 
 /** Scores of few images can agree by chance; their spread is taken as at least this share of their mean. */
@@ -56,7 +58,7 @@ const MOST_OUTLIERS = 0.1;
 export const SCALE_SPANS = 5;
 
 /** @throws UsageError without scores or maps, or if one is not finite. */
-export function calibrate({ scores, maps, heldOut = true }: CalibrationInput): Calibration {
+export function calibrate({ scores, maps, heldOut = true, what }: CalibrationInput): Calibration {
   const count = scores.length;
   if (count === 0 || maps.length === 0) throw new UsageError('Calibration needs at least one normal image, with its score and its map; got none.');
   if (!scores.every(Number.isFinite)) throw new UsageError(`Calibration needs finite scores, got ${scores.find((score) => !Number.isFinite(score))}.`);
@@ -78,7 +80,8 @@ export function calibrate({ scores, maps, heldOut = true }: CalibrationInput): C
   // Maps without any spread would leave a scale of width zero, and nothing to colour by.
   const span = Math.max(pixelThreshold - scaleLow, STD_FLOOR * Math.abs(scaleLow), 1e-6);
 
-  const images = `${count} normal ${count === 1 ? 'image' : 'images'} ${heldOut ? 'held out of training' : `of the training set (margins widened ${SEEN_IMAGES_WIDENING} times)`}`;
+  const named = what ?? `${count === 1 ? 'normal image' : 'normal images'} ${heldOut ? 'held out of training' : 'of the training set'}`;
+  const images = `${count} ${named}${heldOut ? '' : ` (margins widened ${SEEN_IMAGES_WIDENING} times)`}`;
   return {
     threshold,
     pixelThreshold,

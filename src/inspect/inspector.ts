@@ -8,23 +8,26 @@ import type { Engine } from '../engine.ts';
 import type { DeviceMemory } from '../gpu/memory.ts';
 import { Executable } from '../graph/executor.ts';
 import { compile } from '../graph/plan.ts';
+import type { Tensor, TensorData } from '../graph/tensor.ts';
 import type { DetectorConfig } from '../model/config.ts';
-import { inspectionGraph } from '../model/graphs.ts';
+import { inspectionGraph, zeroShotScoring, type InspectionGraph } from '../model/graphs.ts';
 import { ImageStage, imagesLeaf } from '../model/image-stage.ts';
 import { checkPrecision, uploadEncoder, uploadTrainables } from '../model/memory.ts';
 import type { Precision } from '../model/parameters.ts';
 import { scoringOf } from '../model/score-function.ts';
+import type { Scoring } from '../model/scoring.ts';
 import type { EncoderWeights } from '../weights/encoder.ts';
-import { regionLevel } from './calibration.ts';
+import { regionLevel, type Calibration } from './calibration.ts';
 import { readModel, readModelMetadata, writeModel, type ModelMetadata } from './model-file.ts';
 import { findRegions, type DefectRegion } from './regions.ts';
 
 export interface Inspection {
   /** Mean of the highest 1 % of the map. */
   readonly score: number;
+  /** NaN where there is none: in zero-shot inspection, until one is set. */
   readonly threshold: number;
-  /** 'defective' where the score is above the threshold. */
-  readonly verdict: 'good' | 'defective';
+  /** 'defective' where the score is above the threshold; 'unjudged' where there is none. */
+  readonly verdict: 'good' | 'defective' | 'unjudged';
   /** Anomaly map over the crop, row-major: 0 is normal, up to 2. */
   readonly map: Float32Array;
   readonly mapWidth: number;
@@ -45,19 +48,28 @@ export interface InspectorOptions {
    * 1e-5 of their size. Default f32. Needs an adapter with `shader-f16`.
    */
   readonly precision?: Precision;
+  /**
+   * `zero-shot` compares each image with its own prototypes alone, for things that the model was not trained on. There is no
+   * threshold until one is set, hence no verdict and no regions.
+   */
+  readonly mode?: InspectionMode;
 }
+
+export type InspectionMode = 'trained' | 'zero-shot';
 
 export class Inspector {
   readonly metadata: ModelMetadata;
+  readonly mode: InspectionMode;
   private readonly values: ReadonlyMap<string, Float32Array>;
   private readonly network: InspectionNetwork;
   private currentThreshold: number;
 
-  private constructor(metadata: ModelMetadata, values: ReadonlyMap<string, Float32Array>, network: InspectionNetwork) {
+  private constructor(metadata: ModelMetadata, values: ReadonlyMap<string, Float32Array>, network: InspectionNetwork, mode: InspectionMode) {
     this.metadata = metadata;
     this.values = values;
     this.network = network;
-    this.currentThreshold = metadata.calibration.threshold;
+    this.mode = mode;
+    this.currentThreshold = mode === 'zero-shot' ? NaN : metadata.calibration.threshold;
   }
 
   /**
@@ -67,10 +79,12 @@ export class Inspector {
    */
   static async open(engine: Engine, model: Uint8Array, encoder: EncoderWeights, options: InspectorOptions = {}): Promise<Inspector> {
     const { metadata, config, values } = readModel(model, encoder, options.name);
-    const network = await InspectionNetwork.create(engine, encoder, config, values, {
-      ...metadata, batchSize: options.batchSize ?? 1, ...(options.precision && { precision: options.precision }),
-    });
-    return new Inspector(metadata, values, network);
+    const { batchSize = 1, precision, mode = 'trained' } = options;
+    if (mode === 'zero-shot' && !metadata.zeroShotCalibration) {
+      throw new UsageError(`${options.name ?? 'The model'} has no prototypes to compare an image with (${metadata.method === 'memory' ? 'it is a memory' : `its decoder is ${metadata.decoder}`}): zero-shot inspection needs a model that was trained with them.`);
+    }
+    const network = await InspectionNetwork.create(engine, encoder, config, values, { ...metadata, batchSize, mode, ...(precision && { precision }) });
+    return new Inspector(metadata, values, network, mode);
   }
 
   /** What a model file says of itself; needs no GPU. @throws InputError */
@@ -78,7 +92,12 @@ export class Inspector {
     return readModelMetadata(model, name);
   }
 
-  /** Scores above it are defective; calibrated, and settable. */
+  /** The calibration whose scale heat maps have; in zero-shot inspection that of the categories of training, see {@link ModelMetadata.zeroShotCalibration}. */
+  get calibration(): Calibration {
+    return this.mode === 'zero-shot' ? this.metadata.zeroShotCalibration! : this.metadata.calibration;
+  }
+
+  /** Scores above it are defective; calibrated, and settable. NaN in zero-shot inspection until it is set. */
   get threshold(): number {
     return this.currentThreshold;
   }
@@ -99,18 +118,24 @@ export class Inspector {
     return results.map(({ score, map }, i) => this.judge(score, map, images[i]!));
   }
 
+  /** Numbers that were trained, or stored in a memory. */
+  get trainedValues(): number {
+    return [...this.values.values()].reduce((sum, { length }) => sum + length, 0);
+  }
+
   /** The model file's bytes. */
   serialize(): Uint8Array {
     return writeModel(this.values, this.metadata);
   }
 
   private judge(score: number, map: Float32Array, image: RasterImage): Inspection {
-    const { resize, crop, mapSize, calibration } = this.metadata;
-    const { mask, regions } = findRegions(map, regionLevel(map, calibration, this.currentThreshold), {
+    const { resize, crop, mapSize } = this.metadata;
+    const isJudged = !Number.isNaN(this.currentThreshold);
+    const { mask, regions } = findRegions(map, isJudged ? regionLevel(map, this.calibration, this.currentThreshold) : Infinity, {
       resize, crop, mapWidth: mapSize, mapHeight: mapSize, sourceWidth: image.width, sourceHeight: image.height,
     });
     return {
-      score, threshold: this.currentThreshold, verdict: score > this.currentThreshold ? 'defective' : 'good',
+      score, threshold: this.currentThreshold, verdict: !isJudged ? 'unjudged' : score > this.currentThreshold ? 'defective' : 'good',
       map, mapWidth: mapSize, mapHeight: mapSize, mask, regions,
     };
   }
@@ -123,6 +148,16 @@ export class Inspector {
 export interface RawInspection {
   readonly score: number;
   readonly map: Float32Array;
+  /** In the mode `both`. */
+  readonly zeroShot?: { readonly score: number; readonly map: Float32Array };
+}
+
+const outputsOf = ({ map, score }: Pick<Scoring, 'map' | 'score'>) => ({ map, score });
+
+function detectorOutputs(graph: InspectionGraph, config: DetectorConfig, mapSize: number, mode: InspectionMode | 'both'): Record<string, Tensor> {
+  if (mode === 'trained') return outputsOf(graph.scoring);
+  const zeroShot = zeroShotScoring(graph, config, mapSize);
+  return mode === 'zero-shot' ? outputsOf(zeroShot) : { ...outputsOf(graph.scoring), zeroShotMap: zeroShot.map, zeroShotScore: zeroShot.score };
 }
 
 /** Encoder, trained part and scoring as one plan on the GPU: what an inspector and the calibration after training share. */
@@ -142,14 +177,17 @@ export class InspectionNetwork {
 
   static async create(
     engine: Engine, encoder: EncoderWeights, config: DetectorConfig, values: ReadonlyMap<string, Float32Array>,
-    options: { resize: number; mapSize: number; batchSize: number; precision?: Precision },
+    options: { resize: number; mapSize: number; batchSize: number; precision?: Precision; mode?: InspectionMode | 'both' },
   ): Promise<InspectionNetwork> {
     const { context } = engine;
-    const { resize, mapSize, batchSize, precision } = options;
+    const { resize, mapSize, batchSize, precision, mode = 'trained' } = options;
     checkPrecision(context, precision);
     if (!Number.isInteger(batchSize) || batchSize < 1) throw new UsageError(`batchSize must be a positive integer, got ${batchSize}.`);
-    const { scoring } = inspectionGraph(imagesLeaf(batchSize, config.crop), config, mapSize, precision, await scoringOf(config));
-    const plan = compile({ target: context.target, outputs: { map: scoring.map, score: scoring.score } });
+    const images = imagesLeaf(batchSize, config.crop);
+    const outputs = config.method === 'memory'
+      ? outputsOf((await import('../model/memory-graph.ts')).memoryGraph(images, config, mapSize, precision).scoring)
+      : detectorOutputs(inspectionGraph(images, config, mapSize, precision, await scoringOf(config)), config, mapSize, mode);
+    const plan = compile({ target: context.target, outputs });
     const stage = await ImageStage.create(context, { resize: { width: resize, height: resize }, crop: config.crop, batchSize });
     const memories: DeviceMemory[] = [];
     try {
@@ -178,11 +216,12 @@ export class InspectionNetwork {
       for (const [slot, image] of batch.slice(0, -1).entries()) await this.stage.load(image, slot);
       const last = batch.at(-1)!;
       await this.stage.ready(last);
-      const { map, score } = await this.executable.run({}, { before: (encoder) => this.stage.record(encoder, last, batch.length - 1) });
+      const { map, score, zeroShotMap, zeroShotScore } = await this.executable.run({}, { before: (encoder) => this.stage.record(encoder, last, batch.length - 1) });
       const pixels = map!.length / this.stage.batchSize;
       batch.forEach((_, i) => {
         if (!Number.isFinite(score![i]!)) throw new InputError(`Image ${start + i + 1} has no finite score: the model or the encoder is damaged.`);
-        results.push({ score: score![i]!, map: (map as Float32Array).slice(i * pixels, (i + 1) * pixels) });
+        const part = (of: TensorData) => (of as Float32Array).slice(i * pixels, (i + 1) * pixels);
+        results.push({ score: score![i]!, map: part(map!), ...(zeroShotMap && { zeroShot: { score: zeroShotScore![i]!, map: part(zeroShotMap) } }) });
       });
     }
     return results;

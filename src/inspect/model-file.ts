@@ -5,7 +5,7 @@
  */
 import { EncoderMismatchError, InputError } from '../errors.ts';
 import { sizeOf } from '../graph/tensor.ts';
-import { detectorConfig, type DetectorConfig } from '../model/config.ts';
+import { detectorConfig, type DetectorConfig, type RememberedOptions } from '../model/config.ts';
 import { trainableShapes } from '../model/parameters.ts';
 import type { EncoderArchitecture, EncoderWeights } from '../weights/encoder.ts';
 import { readSafetensors, tensorToFloat32, writeSafetensors } from '../weights/safetensors.ts';
@@ -22,6 +22,11 @@ export interface TrainingRecord {
   readonly finalLoss: number;
   /** How the segmentation head was trained, after all else. */
   readonly head?: HeadTrainingRecord;
+  /** Normal images of each category, where the training was a few-shot one. */
+  readonly shots?: number;
+  /** Where they were not the reference's: 'min' and soft mining. */
+  readonly coherence?: CoherenceKind;
+  readonly mining?: boolean;
 }
 
 export interface HeadTrainingRecord {
@@ -39,7 +44,10 @@ export interface HeadTrainingRecord {
   readonly finalLoss: number;
 }
 
-export interface ModelMetadata extends Pick<DetectorConfig, 'taps' | 'encoderGroups' | 'decoderGroups' | 'numPrototypes' | 'extractorDepth' | 'decoderDepth' | 'distance' | 'segmentationHead'> {
+/** The coherence loss: distance to the nearest prototype, to the soft mixture of all (INP-Former++), or none. */
+export type CoherenceKind = 'min' | 'soft' | 'none';
+
+export interface ModelMetadata extends RememberedOptions {
   readonly version: 1;
   readonly encoder: { readonly name: string; readonly sha256: string; readonly numHeads: number; readonly architecture: EncoderArchitecture };
   /** Side of the square that images are resized to, and of the centre crop that the encoder sees, pixels. */
@@ -48,6 +56,11 @@ export interface ModelMetadata extends Pick<DetectorConfig, 'taps' | 'encoderGro
   /** Side of the anomaly map. */
   readonly mapSize: number;
   readonly calibration: Calibration;
+  /**
+   * The same of the zero-shot maps of the same images. Their categories are those that the model was trained on, so its
+   * threshold says nothing of others: only the scale of heat maps comes from it.
+   */
+  readonly zeroShotCalibration?: Calibration;
   readonly training: TrainingRecord;
 }
 

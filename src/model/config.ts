@@ -11,6 +11,16 @@ export interface ImageSize {
   readonly width: number;
 }
 
+/**
+ * What the decoder's attention asks. `prototypes`: the image's own normal prototypes, as in the paper. The other two are for
+ * comparison and have no prototypes: `self-attention` softmax attention to all tokens of the image, `neighbour-masked` the
+ * same without the tokens around the asking one, as UniAD does it against copying.
+ */
+export type DecoderKind = 'prototypes' | 'self-attention' | 'neighbour-masked';
+
+/** `reconstruction`: INP-Former. `memory`: distances to the stored features of normal images, without training. */
+export type Method = 'reconstruction' | 'memory';
+
 export interface DetectorConfig {
   readonly architecture: EncoderArchitecture;
   /** 0-based encoder blocks whose raw outputs are the features; ascending. Later blocks are never run. */
@@ -19,6 +29,14 @@ export interface DetectorConfig {
   readonly encoderGroups: readonly (readonly number[])[];
   /** Positions within the REVERSED list of decoder outputs; each group's mean is one reconstruction, de_g. */
   readonly decoderGroups: readonly (readonly number[])[];
+  readonly method: Method;
+  /** `memory`: normal tokens that are kept. */
+  readonly memoryRows: number;
+  readonly decoder: DecoderKind;
+  /** Keeps the residual around the decoder's attention, which INP-Former removes. */
+  readonly residual: boolean;
+  /** `neighbour-masked`: side of the masked square, tokens, odd. */
+  readonly neighbourhood: number;
   readonly numPrototypes: number;
   /** Blocks of the INP extractor (called `aggregation` in checkpoints). */
   readonly extractorDepth: number;
@@ -50,6 +68,15 @@ export interface DetectorOptions {
   readonly decoderDepth?: number;
   readonly distance?: ReconstructionDistance;
   readonly segmentationHead?: boolean;
+  /** Default `reconstruction`. */
+  readonly method?: Method;
+  readonly memoryRows?: number;
+  /** Default `prototypes`. */
+  readonly decoder?: DecoderKind;
+  /** Default false. */
+  readonly residual?: boolean;
+  /** Default 7, as in UniAD. */
+  readonly neighbourhood?: number;
 }
 
 /** Fills in the reference's defaults and checks what was given. @throws UsageError */
@@ -61,6 +88,11 @@ export function detectorConfig(options: DetectorOptions): DetectorConfig {
     architecture, taps, decoderDepth,
     encoderGroups: options.encoderGroups ?? halves(taps.length),
     decoderGroups: options.decoderGroups ?? options.encoderGroups ?? halves(decoderDepth),
+    method: options.method ?? 'reconstruction',
+    memoryRows: options.memoryRows ?? 0,
+    decoder: options.decoder ?? 'prototypes',
+    residual: options.residual ?? false,
+    neighbourhood: options.neighbourhood ?? 7,
     numPrototypes: options.numPrototypes ?? 6,
     extractorDepth: options.extractorDepth ?? 1,
     mlpRatio: 4,
@@ -111,8 +143,35 @@ function check(config: DetectorConfig): void {
     if (!Number.isInteger(value) || value < 1) throw new UsageError(`${name} must be a positive integer, got ${value}.`);
   }
   if (config.distance !== 'cosine' && config.distance !== 'cosine+l2') throw new UsageError(`The distance must be 'cosine' or 'cosine+l2', got ${String(config.distance)}.`);
+  const { method, memoryRows, decoder, neighbourhood } = config;
+  if (method === 'memory' ? !(Number.isInteger(memoryRows) && memoryRows > 0) : method !== 'reconstruction') {
+    throw new UsageError(`The method must be reconstruction or memory with a positive number of rows, got ${method} with ${memoryRows}.`);
+  }
+  const { rows, columns } = tokenGrid(config);
+  if (decoder === 'neighbour-masked') {
+    if (!(Number.isInteger(neighbourhood) && neighbourhood % 2 === 1 && neighbourhood < Math.max(rows, columns))) {
+      throw new UsageError(`neighbourhood must be an odd number of tokens below ${Math.max(rows, columns)}, which is the longer side of their grid, got ${neighbourhood}.`);
+    }
+  } else if (decoder !== 'prototypes' && decoder !== 'self-attention') {
+    throw new UsageError(`decoder must be prototypes, self-attention or neighbour-masked, got ${String(decoder)}.`);
+  }
   const most = Math.floor(mostFoldedRows / config.architecture.numHeads);
   if (config.numPrototypes > most) throw new UsageError(`numPrototypes must be at most ${most} with ${config.architecture.numHeads} heads, got ${config.numPrototypes}.`);
+}
+
+/** What of a config a model file and a checkpoint must remember, besides encoder and crop. */
+export const rememberedOptions = [
+  'taps', 'encoderGroups', 'decoderGroups', 'numPrototypes', 'extractorDepth', 'decoderDepth', 'method', 'memoryRows', 'decoder', 'residual', 'neighbourhood', 'distance', 'segmentationHead',
+] as const;
+export type RememberedOptions = Pick<DetectorConfig, (typeof rememberedOptions)[number]>;
+
+export function remembered(config: DetectorConfig): RememberedOptions {
+  return Object.fromEntries(rememberedOptions.map((name) => [name, config[name]])) as unknown as RememberedOptions;
+}
+
+/** Whether the detector has prototypes: a reconstruction from them. */
+export function hasPrototypes({ method, decoder }: DetectorConfig): boolean {
+  return method === 'reconstruction' && decoder === 'prototypes';
 }
 
 /** Rows and columns of tokens. */

@@ -6,7 +6,8 @@
  *   y = fc2(gelu(fc1 x))
  *   z = proj(ReLU attention(q from norm1 y, k and v from norm1 P));  y = z + mlp(norm2 z)
  *
- * with no residual around the decoder's attention, which would let anomalous features through.
+ * with no residual around the decoder's attention, which would let anomalous features through. Decoders without prototypes,
+ * for comparison, attend to the image's own tokens: z = proj(softmax attention(q, k and v from norm1 y)).
  *
  * Source: INP-Former (CVPR 2025) section 3; models/uad.py, models/vision_transformer.py of luow23/INP-Former.
  */
@@ -14,12 +15,12 @@ import { scope, type Tensor } from '../graph/tensor.ts';
 import {
   add, channels, foldedAttention, foldPrototypes, gelu, layerNorm, linear, meanOf, repeatBatch, softmaxAttention, stackedLayerNorm, stackedLinear, unstack,
 } from '../ops/index.ts';
-import { headEpsilon, type DetectorConfig } from './config.ts';
+import { hasPrototypes, headEpsilon, tokenGrid, type DetectorConfig } from './config.ts';
 import { decoderRuns, type DecoderRun, type ParameterLeaves, type StackedKind } from './parameters.ts';
 
 export interface Reconstruction {
-  /** P [B, M, C]: the image's normal prototypes. */
-  readonly prototypes: Tensor;
+  /** P [B, M, C]: the image's normal prototypes; none where the decoder has its tokens instead. */
+  readonly prototypes: Tensor | undefined;
   /** Output of the bottleneck [B, N, C]. */
   readonly bottleneck: Tensor;
   /** For each decoder block: the attention after its projection and the block's output [B, N, C], and what its attention is computed from. */
@@ -39,13 +40,13 @@ type Get = (name: string) => Tensor;
 
 /** @param x [B, N, C], the fused encoder feature */
 export function reconstruct(x: Tensor, p: ParameterLeaves, config: DetectorConfig): Reconstruction {
-  const prototypes = extractPrototypes(x, p, config);
+  const prototypes = hasPrototypes(config) ? extractPrototypes(x, p, config) : undefined;
   const bottleneck = scope('bottleneck', () => mlp(x, (name) => p.get(`bottleneck.0.${name}`)));
-  const memories = decoderRuns(config).flatMap((run) => prototypeMemories(prototypes, run, p, config));
+  const memories = prototypes && decoderRuns(config).flatMap((run) => prototypeMemories(prototypes, run, p, config));
   const decoder: DecoderBlock[] = [];
-  for (const [i, memory] of memories.entries()) {
+  for (let i = 0; i < config.decoderDepth; i++) {
     const y = decoder.at(-1)?.output ?? bottleneck;
-    decoder.push(scope(`decoder.${i}`, () => decoderBlock(y, memory, (name) => p.get(`decoder.${i}.${name}`), config)));
+    decoder.push(scope(`decoder.${i}`, () => decoderBlock(y, memories?.[i], (name) => p.get(`decoder.${i}.${name}`), config)));
   }
   const reversed = decoder.map((block) => block.output).reverse();
   const groups = scope('decoder', () => config.decoderGroups.map((group) => meanOf(group.map((i) => reversed[i]!))));
@@ -92,11 +93,27 @@ function prototypeMemories(prototypes: Tensor, { stacks, blocks }: DecoderRun, p
   });
 }
 
-function decoderBlock(y: Tensor, { keyValue, keys, projected }: PrototypeMemory, get: Get, { architecture: { numHeads } }: DetectorConfig): DecoderBlock {
-  const query = dense(norm(y, get, 'norm1'), get, 'attn.q');
-  const attended = foldedAttention({ query, keys, projected, numHeads });
+function decoderBlock(y: Tensor, memory: PrototypeMemory | undefined, get: Get, config: DetectorConfig): DecoderBlock {
+  const { architecture: { numHeads }, residual } = config;
+  const normed = norm(y, get, 'norm1');
+  const query = dense(normed, get, 'attn.q');
+  const keyValue = memory?.keyValue ?? dense(normed, get, 'attn.kv');
+  const attention = memory
+    ? foldedAttention({ query, keys: memory.keys, projected: memory.projected, numHeads })
+    : dense(selfAttention(query, keyValue, config), get, 'attn.proj');
+  const attended = residual ? add(y, attention) : attention;
   const output = add(attended, mlp(norm(attended, get, 'norm2'), (name) => get(`mlp.${name}`)));
   return { query, keyValue, attended, output };
+}
+
+/**
+ * Softmax attention to the image's own tokens. (Not the prototypes' ReLU attention: its sums grow with the number of keys, and
+ * a token always finds itself.)
+ */
+function selfAttention(query: Tensor, keyValue: Tensor, config: DetectorConfig): Tensor {
+  const { architecture: { width: c, numHeads }, decoder, neighbourhood } = config;
+  const masked = decoder === 'neighbour-masked' ? { columns: tokenGrid(config).columns, radius: (neighbourhood - 1) / 2 } : undefined;
+  return softmaxAttention({ query: channels(query), key: channels(keyValue, 0, c), value: channels(keyValue, c, c), numHeads, masked });
 }
 
 function norm(x: Tensor, get: Get, name: string): Tensor {

@@ -8,7 +8,7 @@ import type { Target } from '../gpu/target.ts';
 import { differentiate } from '../graph/autograd.ts';
 import { constant, input, parameter, scope, type Tensor } from '../graph/tensor.ts';
 import { add, coherence, gradientNorm, miningCosineLoss, pack, scale, stableAdamW, sum, type Segment } from '../ops/index.ts';
-import { groupsPartitionTaps, tokenGrid, type DetectorConfig } from './config.ts';
+import { groupsPartitionTaps, hasPrototypes, tokenGrid, type DetectorConfig } from './config.ts';
 import { encode, fuseGroups, type EncoderFeatures } from './encoder.ts';
 import { reconstruct, type Reconstruction } from './detector.ts';
 import { imagesLeaf } from './image-stage.ts';
@@ -48,7 +48,9 @@ export function inspectionGraph(image: Tensor, config: DetectorConfig, mapSize =
 
 /** The zero-shot map: distances to the nearest prototype of the image itself, through the same chain. */
 export function zeroShotScoring({ features, reconstruction }: Pick<InspectionGraph, 'features' | 'reconstruction'>, config: DetectorConfig, mapSize = defaultMapSize): Scoring {
-  return scope('zero-shot', () => scoreTokenMaps([coherence(features.fused, reconstruction.prototypes).distance], config, mapSize));
+  const { prototypes } = reconstruction;
+  if (!prototypes) throw new UsageError('Zero-shot inspection compares an image with its own prototypes, and this model was trained without any: give a model with the prototypes decoder.');
+  return scope('zero-shot', () => scoreTokenMaps([coherence(features.fused, prototypes).distance], config, mapSize));
 }
 
 export interface Objective {
@@ -57,15 +59,17 @@ export interface Objective {
   /** L of each group, [1], and their mean. */
   readonly groupLosses: readonly Tensor[];
   readonly cosine: Tensor;
-  /** Lc, [1] */
-  readonly coherence: Tensor;
+  /** Lc, [1]; none where it has no weight or the decoder no prototypes. */
+  readonly coherence: Tensor | undefined;
   readonly reconstructions: readonly Reconstruction[];
 }
 
 export interface ObjectiveOptions {
-  /** lambda of Lc. */
+  /** lambda of Lc, default 0.2; 0 leaves it out. */
   readonly coherenceWeight?: number;
-  /** Exponent of the soft-mining gradient weight. */
+  /** Lc, default {@link nearestCoherenceLoss}. */
+  readonly coherenceLoss?: (slices: readonly PrototypedTokens[]) => Tensor;
+  /** Exponent of the soft-mining gradient weight, default 3; 0 leaves the gradient as it is. */
   readonly miningPower?: number;
 }
 
@@ -74,6 +78,18 @@ export type ObjectiveFunction = (
   slices: readonly Pick<EncoderFeatures, 'groups' | 'fused'>[], p: ParameterLeaves, config: DetectorConfig, options: ObjectiveOptions,
 ) => Objective;
 
+/** A slice of a batch: features x [B, N, C], and the prototypes of its images [B, M, C]. */
+export interface PrototypedTokens {
+  readonly x: Tensor;
+  readonly prototypes: Tensor;
+}
+
+/** INP-Former's Lc, [1]: mean over all tokens of the distance to the nearest prototype. */
+export function nearestCoherenceLoss(slices: readonly PrototypedTokens[]): Tensor {
+  const tokens = slices.reduce((total, { x }) => total + x.shape[0]! * x.shape[1]!, 0);
+  return slices.map(({ x, prototypes }) => sum(coherence(x, prototypes).distance, 1 / tokens)).reduce(add);
+}
+
 /**
  * L = mean over groups of mean over the batch of 1 - cos(vec en_g, vec de_g), plus 0.2 Lc; de_g's gradient is weighted
  * by (M / mean M)^3, the mean over the whole batch. The batch may come in slices, with the same result.
@@ -81,18 +97,19 @@ export type ObjectiveFunction = (
  */
 export function trainingObjective(
   slices: readonly Pick<EncoderFeatures, 'groups' | 'fused'>[], p: ParameterLeaves, config: DetectorConfig,
-  { coherenceWeight = 0.2, miningPower = 3 }: ObjectiveOptions = {},
+  { coherenceWeight = 0.2, coherenceLoss = nearestCoherenceLoss, miningPower = 3 }: ObjectiveOptions = {},
 ): Objective {
   const reconstructions = slices.map((slice) => reconstruct(slice.fused, p, config));
   return scope('loss', () => {
     const groupLosses = config.encoderGroups.map((_, g) =>
       miningCosineLoss(slices.map((slice, s) => ({ en: slice.groups[g]!, de: reconstructions[s]!.groups[g]! })), { power: miningPower }));
     const cosine = scale(groupLosses.reduce(add), 1 / groupLosses.length);
-    const tokens = slices.reduce((total, { fused }) => total + fused.shape[0]! * fused.shape[1]!, 0);
-    const coherenceLoss = slices
-      .map((slice, s) => sum(coherence(slice.fused, reconstructions[s]!.prototypes).distance, 1 / tokens))
-      .reduce(add);
-    return { loss: add(cosine, scale(coherenceLoss, coherenceWeight)), groupLosses, cosine, coherence: coherenceLoss, reconstructions };
+    const prototyped = slices.flatMap(({ fused }, s) => {
+      const { prototypes } = reconstructions[s]!;
+      return prototypes ? [{ x: fused, prototypes }] : [];
+    });
+    const term = coherenceWeight > 0 && prototyped.length > 0 ? coherenceLoss(prototyped) : undefined;
+    return { loss: term ? add(cosine, scale(term, coherenceWeight)) : cosine, groupLosses, cosine, coherence: term, reconstructions };
   });
 }
 
@@ -138,7 +155,7 @@ export const stateLeaf = (state: OptimizerState, group: number): string => `opti
 export function sliceBatch(config: DetectorConfig, batchSize: number, target: Target): number[] {
   const { width, numHeads } = config.architecture;
   const tokens = tokenGrid(config).count;
-  const widest = Math.max(config.mlpRatio * width, 2 * width, numHeads * config.numPrototypes);
+  const widest = Math.max(config.mlpRatio * width, 2 * width, hasPrototypes(config) ? numHeads * config.numPrototypes : 0);
   const bytesPerImage = 4 * tokens * widest;
   const most = Math.floor(Math.min(target.maxStorageBufferBindingSize, target.maxBufferSize) / bytesPerImage);
   if (most < 1) {

@@ -1,15 +1,15 @@
 /**
  * Images on their way into the encoder: resized (PIL's antialiased bilinear, byte for byte), cropped and normalised on
  * the GPU, into one [B, 3, H, W] tensor that the model's plans read as the parameter `images`. Sources of similar size
- * share a compiled plan; a few plans are kept.
+ * share a compiled plan; a few plans are kept. An image's view, if it has one, is made in the same plan.
  */
-import type { RasterImage } from '../data/image.ts';
+import type { ImageView, RasterImage } from '../data/image.ts';
 import { UsageError } from '../errors.ts';
 import type { GpuContext } from '../gpu/context.ts';
 import { DeviceMemory, type DeviceTensor } from '../gpu/memory.ts';
 import { Executable } from '../graph/executor.ts';
 import { compile } from '../graph/plan.ts';
-import { parameter, type Tensor } from '../graph/tensor.ts';
+import { input, parameter, type Tensor } from '../graph/tensor.ts';
 import { normalizeCrop, resizeAntialiased, resizeCapacity, resizeInputs, resizeInputTensors, type ResizeCapacity } from '../ops/index.ts';
 import type { ImageSize } from './config.ts';
 
@@ -59,8 +59,10 @@ export class ImageStage {
       this.plans.set(key, known);
       return;
     }
+    const plain = imageGraph(capacity, this.resize, this.crop);
+    const warping = image.view && await import('../ops/warp-image.ts');
     const executable = await Executable.prepare(this.context, compile({
-      target: this.context.target, outputs: { image: imageGraph(capacity, this.resize, this.crop) },
+      target: this.context.target, outputs: { image: warping ? warping.warpImage(plain, input('view', [1, warping.viewLength])) : plain },
     }));
     this.plans.set(key, { executable, capacity });
     if (this.plans.size > keptPlans) {
@@ -74,7 +76,7 @@ export class ImageStage {
   record(encoder: GPUCommandEncoder, image: RasterImage, slot: number): void {
     const { key } = this.classify(image);
     const { executable, capacity } = this.plans.get(key)!;
-    executable.record(encoder, resizeInputs(image, capacity, this.resize));
+    executable.record(encoder, { ...resizeInputs(image, capacity, this.resize), ...(image.view && { view: viewValues(image.view, this.crop) }) });
     const { buffer, offset } = this.memory.tensors.get('images')!;
     executable.copyOutput(encoder, 'image', { buffer, offset: offset + slot * 3 * this.crop.height * this.crop.width * 4 });
   }
@@ -89,7 +91,7 @@ export class ImageStage {
 
   private classify(image: RasterImage): { key: string; capacity: ResizeCapacity } {
     const capacity = resizeCapacity(image, this.resize);
-    return { key: Object.values(capacity).join(), capacity };
+    return { key: `${Object.values(capacity).join()}${image.view ? ', view' : ''}`, capacity };
   }
 
   dispose(): void {
@@ -97,6 +99,11 @@ export class ImageStage {
     this.plans.clear();
     this.memory.dispose();
   }
+}
+
+/** What `warpImage` takes for a view: its matrix, its shift in pixels, 1 where it is grey. */
+export function viewValues({ matrix, shift: [x, y] = [0, 0], grey = false }: ImageView, crop: ImageSize): Float32Array {
+  return Float32Array.of(...matrix, (x * crop.width) / 2, (y * crop.height) / 2, grey ? 1 : 0);
 }
 
 /** [1, 3, crop] from the inputs `image.*` of a source within `capacity`. */

@@ -7,7 +7,7 @@ import { roundUp } from '../gpu/target.ts';
 import type { MemoryItem } from '../gpu/memory.ts';
 import { dataBytesOf, parameter, sizeOf, type DataType, type Shape, type Tensor } from '../graph/tensor.ts';
 import { segmentAlignment, unstack } from '../ops/index.ts';
-import type { DetectorConfig } from './config.ts';
+import { hasPrototypes, type DetectorConfig } from './config.ts';
 
 /** Tensors of one shape, one after another at equal distances: [members, stride], each row beginning with a member. */
 export interface ParameterStack {
@@ -22,7 +22,7 @@ export type Precision = 'f32' | 'f16';
 
 /** Matrices are what fills memory and its bandwidth. Those in stacks are small work, and stay f32. */
 export function dtypeAt(precision: Precision, name: string): DataType {
-  const isMatrix = /(^|\.)(qkv|proj|fc1|fc2|q|kv)\.weight$/.test(name) && !/^decoder\..*\.attn\.(kv|proj)\./.test(name);
+  const isMatrix = /(^|\.)(qkv|proj|fc1|fc2|q|kv)\.weight$|^memory\./.test(name) && !/^decoder\..*\.attn\.(kv|proj)\./.test(name);
   return precision === 'f16' && isMatrix ? 'f16' : 'f32';
 }
 
@@ -91,12 +91,20 @@ export const trainablePrefix = 'trainable.';
 /**
  * The trained tensors and their shapes, named and ordered as in the reference's checkpoints: `prototype_token`,
  * `aggregation.0.*` (the INP extractor), `bottleneck.0.*`, `decoder.N.*`. Linear weights are [out, in]. Behind them the
- * segmentation head's, where there is one.
+ * segmentation head's, where there is one. Of a decoder without prototypes, what only they need is missing; a memory is
+ * `memory.G.S` [rows, C], slice S of the features of group G.
  */
 export function trainableShapes(config: DetectorConfig): Map<string, Shape> {
   const { width: c, numHeads } = config.architecture;
   const hidden = c * config.mlpRatio;
-  const shapes = new Map<string, Shape>([['prototype_token', [config.numPrototypes, c]]]);
+  const shapes = new Map<string, Shape>();
+  if (config.method === 'memory') {
+    const slices = memorySlices(config);
+    config.encoderGroups.forEach((_, g) => slices.forEach((rows, s) => shapes.set(`memory.${g}.${s}`, [rows, c])));
+    return shapes;
+  }
+  const prototypes = hasPrototypes(config);
+  if (prototypes) shapes.set('prototype_token', [config.numPrototypes, c]);
   const linear = (name: string, out: number, inputs: number) => {
     shapes.set(`${name}.weight`, [out, inputs]);
     shapes.set(`${name}.bias`, [out]);
@@ -118,9 +126,10 @@ export function trainableShapes(config: DetectorConfig): Map<string, Shape> {
     norm(`${name}.norm2`);
     mlp(`${name}.mlp`);
   };
-  for (let i = 0; i < config.extractorDepth; i++) block(`aggregation.${i}`, false);
+  const extractorDepth = prototypes ? config.extractorDepth : 0;
+  for (let i = 0; i < extractorDepth; i++) block(`aggregation.${i}`, false);
   mlp('bottleneck.0');
-  for (let i = 0; i < config.decoderDepth; i++) block(`decoder.${i}`, true);
+  for (let i = 0; i < config.decoderDepth; i++) block(`decoder.${i}`, prototypes);
   return new Map([...shapes, ...(config.segmentationHead ? headShapes(config) : [])]);
 }
 
@@ -139,11 +148,17 @@ export function headShapes({ architecture: { width } }: DetectorConfig): Map<str
 /** Geometry of the head's transposed convolutions. */
 export const headLayers = [{ kernel: 4, stride: 2, padding: 1 }, { kernel: 4, stride: 2, padding: 1 }, { kernel: 3, stride: 1, padding: 1 }] as const;
 
+/** Rows of each slice of a memory: every binding that WebGPU guarantees holds one. */
+export function memorySlices({ memoryRows, architecture }: DetectorConfig): number[] {
+  const most = Math.floor(longestBinding / (4 * architecture.width));
+  return Array.from({ length: Math.ceil(memoryRows / most) }, (_, i) => Math.min(most, memoryRows - i * most));
+}
+
 /** What the prototypes' side of a decoder block needs: the parts of a block that are stacked. */
 const stackedKinds = ['norm1.weight', 'norm1.bias', 'attn.learn_scale', 'attn.kv.weight', 'attn.kv.bias', 'attn.proj.weight', 'attn.proj.bias'] as const;
 export type StackedKind = (typeof stackedKinds)[number];
 
-/** The binding that every WebGPU implementation allows: a stack must not be longer. */
+/** The binding that every WebGPU implementation allows: neither a stack nor a slice of a memory may be longer. */
 export const longestBinding = 128 * 1024 * 1024;
 
 /** Consecutive decoder blocks whose prototypes' sides are computed together, with the stacks of their tensors. */
@@ -152,8 +167,9 @@ export interface DecoderRun {
   readonly stacks: Readonly<Record<StackedKind, ParameterStack>>;
 }
 
-/** All blocks in one run, unless a stack of their tensors would be too long to be bound. */
+/** All blocks in one run, unless a stack of their tensors would be too long to be bound. None where there are no prototypes. */
 export function decoderRuns(config: DetectorConfig): DecoderRun[] {
+  if (!hasPrototypes(config)) return [];
   const shapes = trainableShapes(config);
   const stride = (kind: StackedKind): number => roundUp(sizeOf(shapes.get(`decoder.0.${kind}`)!), segmentAlignment);
   const longest = Math.max(...stackedKinds.map(stride)) * 4;

@@ -24,7 +24,7 @@ export const plusObjective: ObjectiveFunction = (slices, p, config, { coherenceW
       softMiningLosses(slices.map((slice, s) => ({ en: slice.groups[g]!, de: reconstructions[s]!.groups[g]! })), { power: miningPower }));
     const groupLosses = branches.map(({ cosine, squaredError }) => add(cosine, squaredError));
     const meanOfGroups = (losses: readonly Tensor[]): Tensor => scale(losses.reduce(add), 1 / losses.length);
-    const coherence = softCoherenceLoss(slices.map(({ fused }, s) => ({ x: fused, prototypes: reconstructions[s]!.prototypes })));
+    const coherence = softCoherenceLoss(slices.map(({ fused }, s) => ({ x: fused, prototypes: reconstructions[s]!.prototypes! })));
     return {
       loss: add(meanOfGroups(groupLosses), scale(coherence, coherenceWeight)),
       groupLosses, cosine: meanOfGroups(branches.map(({ cosine }) => cosine)), coherence, reconstructions,

@@ -91,10 +91,19 @@ Example:
   const adapterOption = () => new Option('--adapter <name>', 'what computes').choices(adapterChoices).default('auto');
   const modelOption = ['--model <file>', 'model file that `train` wrote'] as const;
   const encoderOfModel = ['--encoder <name|path>', 'the encoder that the model was trained with, if it is not found by itself'] as const;
+  const zeroShotOption = ['--zero-shot', 'compare each image with its own prototypes alone, for things that the model was not trained on; no verdict without --threshold'] as const;
   const precisionOption = () => new Option('--precision <name>', 'how weights are stored on the GPU; f16 halves their memory, where the adapter has it').choices(['f32', 'f16']).default('f32');
   const batchOption = () => new Option('--batch-size <n>', 'images at a time').argParser(positiveInteger).default(8);
 
-  command('train', 'train on a folder of normal images, or on train/good of an MVTec-style folder')
+  const settingsOptions = (of: Command): Command => of
+    .option('--prototypes <n>', 'normal prototypes of an image', positiveInteger, 6)
+    .addOption(new Option('--decoder <name>', 'what the decoder attends to; all but the first are for comparison').choices(['prototypes', 'self-attention', 'neighbour-masked']).default('prototypes'))
+    .option('--neighbourhood <n>', 'with --decoder neighbour-masked: side of the masked square, tokens, odd', positiveInteger, 7)
+    .option('--residual', 'keep the residual around the decoder\'s attention')
+    .addOption(new Option('--coherence <name>', 'coherence loss: to the nearest prototype, to the soft mixture of all, or none').choices(['min', 'soft', 'none']).default('min'))
+    .option('--no-mining', 'weight the gradient of all tokens alike');
+
+  settingsOptions(command('train', 'train on a folder of normal images, or on train/good of an MVTec-style folder')
     .requiredOption('--data <dir>', 'folder of normal images')
     .requiredOption('--out <file>', 'model file to write; a stopped run leaves <file>.checkpoint')
     .option('--encoder <name|path>', 'frozen encoder: a name (`inp-former plan --help` lists them) or a .safetensors file', DEFAULT_ENCODER)
@@ -119,7 +128,11 @@ Example:
     .addOption(new Option('--pseudo-anomalies <n|fresh>', 'with --plus: how many images with made-up defects are encoded for the head, or new ones for each step').argParser(countOrFresh))
     .option('--no-head', 'with --plus: the losses alone')
     .option('--from <model>', 'with --plus: give this trained model a head, or train its head on; nothing else of it changes')
+    .addOption(new Option('--shots <n>', 'few-shot: n images of each category, drawn by --seed, in 22 views each').argParser(positiveInteger).conflicts('limit'))
+    .addOption(new Option('--method <name>', 'memory: no training, distances to the stored features of the images').choices(['reconstruction', 'memory']).default('reconstruction'))
+    .option('--memory-rows <n>', 'with --method memory: keep a random n of the images\' tokens', positiveInteger))
     .addOption(adapterOption())
+    .addHelpText('after', '\nFew-shot training, the memory and the options for comparison are explained in docs/settings.md.')
     .action((options) => execute(async (context) => (await import('./commands/train.ts')).train(options, context)));
 
   command('pseudo', 'write made-up defects, as `train --plus` trains on, to look at; needs no GPU')
@@ -139,6 +152,7 @@ Example:
     .requiredOption(...modelOption)
     .option('--out <dir>', 'folder for the heat maps', 'heatmaps')
     .option('--threshold <t>', 'score above which an image is defective, in place of the calibrated one', finiteNumber)
+    .option(...zeroShotOption)
     .option(...encoderOfModel)
     .addOption(batchOption())
     .addOption(precisionOption())
@@ -151,12 +165,29 @@ Example:
     .requiredOption('--data <dir>', 'MVTec-style folder')
     .option('--limit-per-class <n>', 'only the first n images, in name order, of each test folder', positiveInteger)
     .option('--threshold <t>', 'judge this threshold in place of the calibrated one', finiteNumber)
+    .option(...zeroShotOption)
     .option('--skip-unreadable', 'leave out images that cannot be read, instead of stopping')
     .option(...encoderOfModel)
     .addOption(batchOption())
     .addOption(precisionOption())
     .addOption(adapterOption())
     .action((options) => execute(async (context) => (await import('./commands/evaluate.ts')).evaluate(options, context)));
+
+  command('ablate', 'train variants of the detector on a data set with tests, and show what each part is worth there')
+    .requiredOption('--data <dir>', 'MVTec-style folder')
+    .option('--out <dir>', 'folder for ablation.json, ablation.csv and the models', 'ablation')
+    .option('--variants <names>', 'which, separated by commas: all by default (docs/settings.md lists them)')
+    .option('--encoder <name|path>', 'frozen encoder', DEFAULT_ENCODER)
+    .option('--resize <pixels>', 'images are resized to this square', positiveInteger, 448)
+    .option('--crop <pixels>', 'and their centre of this size is used; a multiple of the patch size 14', positiveInteger, 392)
+    .option('--steps <n>', 'optimiser steps of each variant', positiveInteger, 200)
+    .option('--warmup <n>', 'steps until the learning rate is full', nonNegativeInteger)
+    .option('--batch-size <n>', 'images a step', positiveInteger, 16)
+    .option('--limit <n>', 'train on the first n images in name order', positiveInteger)
+    .option('--limit-per-class <n>', 'only the first n images, in name order, of each test folder', positiveInteger)
+    .option('--seed <n>', 'the same for all variants', nonNegativeInteger, 1)
+    .addOption(adapterOption())
+    .action((options) => execute(async (context) => (await import('./commands/ablate.ts')).ablate(options, context)));
 
   command('export', 'write a model, with its encoder and the scoring, as one file for other runtimes; needs no GPU')
     .requiredOption(...modelOption)

@@ -3,6 +3,7 @@
  * every image with its heat map. It needs nothing beside itself: styles are inline, pictures are data URIs, and there is
  * no script. All text is escaped.
  */
+import type { Inspection } from '../inspect/inspector.ts';
 import type { RasterImage } from '../data/image.ts';
 import type { EvaluationMetrics } from '../evaluate/evaluate.ts';
 import { encodeJpeg } from './images.ts';
@@ -10,7 +11,7 @@ import { encodeJpeg } from './images.ts';
 export interface ReportImage {
   readonly name: string;
   readonly score: number;
-  readonly verdict: 'good' | 'defective';
+  readonly verdict: Inspection['verdict'];
   /** What it really is: 'good', or the kind of defect; absent where nobody knows. */
   readonly truth?: string;
   /** Data URIs, see {@link imageUri}. */
@@ -123,7 +124,7 @@ ${ordered.map((image) => renderImage(image, threshold, highest)).join('\n')}
 }
 
 function isWrong({ truth, verdict }: ReportImage): boolean {
-  return truth !== undefined && (truth === 'good') !== (verdict === 'good');
+  return truth !== undefined && verdict !== 'unjudged' && (truth === 'good') !== (verdict === 'good');
 }
 
 function renderImage(image: ReportImage, threshold: number, highest: number): string {

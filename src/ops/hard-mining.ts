@@ -94,6 +94,7 @@ export function hardMiningFactor(en: Tensor, de: Tensor, options: { power: numbe
  * Mean over the batch of 1 - cos(vec en_b, vec de_b), [1], with the soft-mining weight on de's gradient. The batch may
  * come in slices: losses and weights are those of the whole. en and de are read once forward and once backward.
  * @param slices en (detached, no gradient wanted) and de [B_i, N, C] of each slice of the batch, for one feature group
+ * @param options.power 0 leaves the gradient as it is
  */
 export function miningCosineLoss(slices: readonly { en: Tensor; de: Tensor }[], options: { power: number } = { power: 3 }): Tensor {
   const cosines = slices.map(({ en, de }) => tokenCosine(en, de));
@@ -102,7 +103,7 @@ export function miningCosineLoss(slices: readonly { en: Tensor; de: Tensor }[], 
   const average = meanOverAll(maps);
   const images = dots.reduce((total, d) => total + d.shape[0]!, 0);
   return dots
-    .map((d, i) => scaleTokenGradient(d, powerOfRatio(maps[i]!, average, options.power)))
+    .map((d, i) => (options.power === 0 ? d : scaleTokenGradient(d, powerOfRatio(maps[i]!, average, options.power))))
     .map((d) => sum(vectorCosine(d), 1 / images))
     .reduce(add);
 }

@@ -5,7 +5,7 @@
  */
 import {
   attentionDeltaKernel, attentionGradientKernel, backwardVariant, combineAttentionKernel, combineGradientKernel,
-  forwardVariant, partsOf, softmaxAttentionKernel,
+  forwardVariant, partsOf, softmaxAttentionKernel, type NeighbourMask,
 } from '../../shaders/softmax-attention.wgsl.ts';
 import { chunksOf } from '../../shaders/head-rows.wgsl.ts';
 import { UsageError } from '../errors.ts';
@@ -17,15 +17,31 @@ import {
 } from './attention-layout.ts';
 import type { ChannelSlice } from './channel-slice.ts';
 
-interface GradientAttributes extends AttentionAttributes {
+export interface SoftmaxAttentionAttributes extends AttentionAttributes {
+  readonly masked?: NeighbourMask | undefined;
+}
+
+interface GradientAttributes extends SoftmaxAttentionAttributes {
   /** For each source of slices, whether its gradient is wanted: those are the outputs, in this order. */
   readonly needs: readonly boolean[];
 }
 
-const layoutFor = (inputs: readonly TensorSpec[], attributes: AttentionAttributes): AttentionLayout => layoutOf('softmaxAttention', inputs, attributes);
+function layoutFor(inputs: readonly TensorSpec[], attributes: SoftmaxAttentionAttributes): AttentionLayout & { masked?: NeighbourMask | undefined } {
+  const layout = layoutOf('softmaxAttention', inputs, attributes);
+  const { masked } = attributes;
+  if (masked) {
+    const { columns, radius } = masked;
+    const rows = layout.keys / columns;
+    // The token in the middle of the grid must have a key left.
+    if (layout.queries !== layout.keys || !Number.isInteger(rows) || Math.max(rows, columns) < 2 * radius + 2) {
+      throw new UsageError(`softmaxAttention: ${layout.queries} queries and ${layout.keys} keys in rows of ${columns} leave nothing beside ${2 * radius + 1} x ${2 * radius + 1} masked neighbours.`);
+    }
+  }
+  return { ...layout, masked };
+}
 
 /** Outputs y [B, Nq, C] and the log-sum-exp [B, heads, Nq] of the scaled logits. */
-export const softmaxAttentionOperation: Operation<AttentionAttributes> = {
+export const softmaxAttentionOperation: Operation<SoftmaxAttentionAttributes> = {
   name: 'softmaxAttention',
   outputs(inputs, attributes) {
     const { batch, heads, queries } = layoutFor(inputs, attributes);
@@ -77,7 +93,7 @@ export const softmaxAttentionOperation: Operation<AttentionAttributes> = {
     forEachHead(layout, (b, h, rowsIn) => {
       const { query, key, value } = rowsIn(inputs);
       for (let n = 0; n < layout.queries; n++) {
-        const { probabilities, logSum } = softmaxRow(query(n), layout.keys, key);
+        const { probabilities, logSum } = softmaxRow(query(n), n, layout, key);
         logSumExp.push(logSum);
         probabilities.forEach((p, m) => addTo(rowOf(y, wholeLayout(layout), layout.headSize, b, h, n), p, value(m)));
       }
@@ -86,8 +102,10 @@ export const softmaxAttentionOperation: Operation<AttentionAttributes> = {
   },
 };
 
-function softmaxRow(query: Float64Array, keys: number, key: (m: number) => Float64Array): { probabilities: number[]; logSum: number } {
-  const logits = Array.from({ length: keys }, (_, m) => dot(query, key(m)) / Math.sqrt(query.length));
+function softmaxRow(query: Float64Array, n: number, { keys, masked }: ReturnType<typeof layoutFor>, key: (m: number) => Float64Array): { probabilities: number[]; logSum: number } {
+  const isMasked = (m: number): boolean => masked !== undefined
+    && Math.max(Math.abs(Math.floor(n / masked.columns) - Math.floor(m / masked.columns)), Math.abs((n % masked.columns) - (m % masked.columns))) <= masked.radius;
+  const logits = Array.from({ length: keys }, (_, m) => (isMasked(m) ? -Infinity : dot(query, key(m)) / Math.sqrt(query.length)));
   const top = Math.max(...logits);
   const logSum = top + Math.log(logits.reduce((sum, s) => sum + Math.exp(s - top), 0));
   return { probabilities: logits.map((s) => Math.exp(s - logSum)), logSum };
@@ -157,7 +175,7 @@ export const softmaxAttentionGradientOperation: Operation<GradientAttributes> = 
       const [at, gradientAt] = [rowsIn(inputs), rowsIn(gradients)];
       for (let n = 0; n < layout.queries; n++) {
         const g = rowOf(inputs[sources + 2]!, wholeLayout(layout), layout.headSize, b, h, n);
-        const { probabilities } = softmaxRow(at.query(n), layout.keys, at.key);
+        const { probabilities } = softmaxRow(at.query(n), n, layout, at.key);
         const slopes = probabilities.map((_, m) => dot(g, at.value(m)));
         const mean = probabilities.reduce((sum, p, m) => sum + p * slopes[m]!, 0);
         probabilities.forEach((p, m) => {
@@ -177,12 +195,13 @@ export const softmaxAttentionGradientOperation: Operation<GradientAttributes> = 
  * @param query C channels of a tensor [B, Nq, ..]; see `channels`
  * @param key C channels of a tensor [B, Nk, ..], which may be the same one
  * @param value likewise
+ * @param masked leaves out each token's neighbours, itself included, where queries and keys are the tokens of one grid
  * @returns [B, Nq, C]
  * @throws UsageError where the slices don't fit together
  */
-export function softmaxAttention({ query, key, value, numHeads }: {
-  query: ChannelSlice; key: ChannelSlice; value: ChannelSlice; numHeads: number;
+export function softmaxAttention({ query, key, value, numHeads, masked }: {
+  query: ChannelSlice; key: ChannelSlice; value: ChannelSlice; numHeads: number; masked?: NeighbourMask | undefined;
 }): Tensor {
   const { inputs, attributes } = packSlices('softmaxAttention', { query, key, value }, numHeads);
-  return apply(softmaxAttentionOperation, inputs, attributes)[0]!;
+  return apply(softmaxAttentionOperation, inputs, { ...attributes, ...(masked && { masked }) })[0]!;
 }

@@ -36,7 +36,7 @@ export function planTrainingStep(config: DetectorConfig, batchSize: number, targ
   // The optimiser binds the trained tensors a second time, as one flat array: the same memory.
   const shared = graph.groups.reduce((sum, { total }) => sum + total * 4, 0);
   const compiled = (recompute: boolean): Plan => {
-    const plan = compile({ target, outputs: { loss, cosine, coherence, norm: graph.norm }, effects: graph.updates, recompute });
+    const plan = compile({ target, outputs: { loss, cosine, ...(coherence && { coherence }), norm: graph.norm }, effects: graph.updates, recompute });
     const { report } = plan;
     return { ...plan, report: { ...report, peakBytes: report.peakBytes - shared, parameterBytes: report.parameterBytes - shared } };
   };
@@ -116,7 +116,7 @@ export class TrainingStep {
    * @param features one array an image: its feature tensors [N, C] one after another, as the cache holds them
    * @param t the optimiser's step, from 1
    */
-  async run(features: readonly Float32Array[], t: number, learningRate: number): Promise<{ loss: number; cosine: number; coherence: number; norm: number }> {
+  async run(features: readonly Float32Array[], t: number, learningRate: number): Promise<{ loss: number; cosine: number; coherence: number | undefined; norm: number }> {
     const batch = this.slices.reduce((a, b) => a + b, 0);
     if (features.length !== batch) throw new UsageError(`The step takes ${batch} images, got ${features.length}.`);
     const each = tokenGrid(this.config).count * this.config.architecture.width;
@@ -132,7 +132,7 @@ export class TrainingStep {
       first += size;
     });
     const { loss, cosine, coherence, norm } = await this.state.executable.run(inputs);
-    return { loss: loss![0]!, cosine: cosine![0]!, coherence: coherence![0]!, norm: norm![0]! };
+    return { loss: loss![0]!, cosine: cosine![0]!, coherence: coherence?.[0], norm: norm![0]! };
   }
 
   /** Trained tensors and moments as they are after the runs so far. */

@@ -14,15 +14,16 @@ import { compile, type Plan } from '../graph/plan.ts';
 import type { TensorData } from '../graph/tensor.ts';
 import { calibrate, outlyingScores, type Calibration } from '../inspect/calibration.ts';
 import { Inspector, InspectionNetwork, type RawInspection } from '../inspect/inspector.ts';
-import { configOf, writeModel, type ModelMetadata, type TrainingRecord } from '../inspect/model-file.ts';
-import { detectorConfig, type DetectorConfig, type DetectorOptions } from '../model/config.ts';
-import { encodingGraph, featureCount, type ObjectiveFunction } from '../model/graphs.ts';
+import { configOf, writeModel, type CoherenceKind, type ModelMetadata, type TrainingRecord } from '../inspect/model-file.ts';
+import { detectorConfig, hasPrototypes, remembered, type DetectorConfig, type DetectorOptions } from '../model/config.ts';
+import { encodingGraph, featureCount, type ObjectiveFunction, type ObjectiveOptions } from '../model/graphs.ts';
 import { ImageStage } from '../model/image-stage.ts';
 import { uploadEncoder } from '../model/memory.ts';
 import { defaultMapSize } from '../model/scoring.ts';
 import type { EncoderWeights } from '../weights/encoder.ts';
 import type { CheckpointIdentity, CheckpointStore } from './checkpoint.ts';
 import { FeatureCache, type FeatureCacheOptions } from './feature-cache.ts';
+import type { CalibratedDetector, CalibrationSet, FewShotSources } from './few-shot.ts';
 import { readImage, type SkippedImage } from './images.ts';
 import { Pace, runLoop, throwIfAborted, tuneFor, type Trained } from './loop.ts';
 import type { PlusOptions } from './plus.ts';
@@ -34,7 +35,7 @@ export type { CheckpointStore } from './checkpoint.ts';
 export type { SkippedImage } from './images.ts';
 export type { DefectSource, PlusOptions } from './plus.ts';
 
-export interface TrainOptions extends Pick<DetectorOptions, 'taps' | 'encoderGroups' | 'decoderGroups' | 'numPrototypes' | 'extractorDepth' | 'decoderDepth'> {
+export interface TrainOptions extends Omit<DetectorOptions, 'architecture' | 'crop' | 'distance' | 'segmentationHead'> {
   readonly encoder: EncoderWeights;
   /** Normal images. */
   readonly images: readonly ImageSource[];
@@ -73,6 +74,18 @@ export interface TrainOptions extends Pick<DetectorOptions, 'taps' | 'encoderGro
    */
   readonly tune?: boolean;
   readonly featureCache?: FeatureCacheOptions;
+  /**
+   * Few-shot: trains on this many images of each category ({@link ImageSource.category}), drawn by the seed, in 22 views each
+   * as the reference does; the other images are not looked at. Without `calibrationImages` the threshold comes from further
+   * views of the shots.
+   */
+  readonly shots?: number;
+  /** The method `memory`: most rows, drawn by the seed; default all tokens of all images. */
+  readonly memoryRows?: number;
+  /** The coherence loss, default `min`; `soft` is INP-Former++'s. */
+  readonly coherence?: CoherenceKind;
+  /** Whether the gradient is weighted towards what is reconstructed badly, default true. */
+  readonly mining?: boolean;
 }
 
 export interface TrainProgress {
@@ -111,10 +124,15 @@ export interface TrainResult {
  * @throws UsageError, InputError (unreadable images), AllocationError, DeviceLostError;
  *   AbortedError when the signal fires, after the checkpoint is saved; TrainingDivergedError, with the last good checkpoint kept
  */
-export async function trainInspector(engine: Engine, options: TrainOptions): Promise<TrainResult> {
-  const plus = options.plus && await import('./plus.ts');
-  const settings = resolveSettings(options, plus?.checkedOptions(options.plus!, options.encoder));
+export async function trainInspector(engine: Engine, asked: TrainOptions): Promise<TrainResult> {
+  const plus = asked.plus && await import('./plus.ts');
+  const settings = resolveSettings(asked, plus?.checkedOptions(asked.plus!, asked.encoder));
   const { config } = settings;
+  const { shots, memoryRows, coherence, mining } = asked;
+  const fewShot = shots === undefined ? undefined : (await import('./few-shot.ts')).fewShotSources(asked.images, shots, settings.seed, config.method);
+  const options: TrainOptions = fewShot ? { ...asked, images: fewShot.images } : asked;
+  const memory = config.method === 'memory' ? await import('./memory-bank.ts') : undefined;
+  memory?.checkMemorySize(config, options.images.length, memoryRows);
   // What only those who keep checkpoints need is loaded only then.
   const checkpoints = options.checkpoint && await import('./checkpoint.ts');
   const saved = options.resume ? await options.checkpoint?.load() : undefined;
@@ -125,17 +143,22 @@ export async function trainInspector(engine: Engine, options: TrainOptions): Pro
     // The detector may stand already: then its images need not be encoded, only be readable.
     const isTrained = settings.given !== undefined || (saved !== undefined && checkpoints!.stageOf(saved) === 'head');
     const used = isTrained ? await plus!.readableImages(options, skipped) : await encodeImages(engine, options, settings, cache, skipped);
-    const plan = scheduleOf(options, used.length);
+    const plan = memory ? noSteps : scheduleOf(options, used.length);
     const run: Run = { engine, options, settings, plan, used, defects, checkpoints, saved, identity: identityOf(options, settings, plan, used, plus?.describe(options.plus!)) };
-    const detector = await trainDetector(run, cache, plus?.objective);
+    const remember = (indices: readonly number[]) => memory!.buildMemory(cache, indices, config, { memoryRows, seed: settings.seed });
+    const detector = memory
+      ? { ...await remember([...used.keys()]), finalLoss: 0, losses: [], seconds: 0, imagesPerSecond: 0 }
+      : { ...await trainDetector(run, cache, plus?.objective), config };
     const head = config.segmentationHead ? await plus!.trainHead(run, detector, skipped) : undefined;
     const values = new Map([...detector.values, ...(head?.values ?? [])]);
-    const { calibration, outliers, skippedImages } = await calibrateOn(engine, options, settings, values, used);
+    const calibrationSet = await calibrationSetOf(options, { config: detector.config, values }, used, fewShot, remember);
+    const { outliers, skippedImages, ...calibrations } = await calibrateOn(engine, options, settings, calibrationSet);
     skipped.push(...skippedImages);
-    const metadata = metadataOf(options, settings, calibration, {
+    const metadata = metadataOf(options, { ...settings, config: detector.config }, calibrations, {
       ...(settings.given?.training ?? {
         images: used.length, steps: plan.steps, batchSize: plan.batchSize, warmupSteps: plan.warmupSteps,
-        learningRate: settings.learningRate, finalLearningRate: settings.finalLearningRate, seed: settings.seed, finalLoss: detector.finalLoss,
+        learningRate: memory ? 0 : settings.learningRate, finalLearningRate: memory ? 0 : settings.finalLearningRate, seed: settings.seed, finalLoss: detector.finalLoss,
+        ...(shots !== undefined && { shots }), ...(coherence && coherence !== 'min' && { coherence }), ...(mining === false && { mining }),
       }),
       ...(head && { head: head.record }),
     });
@@ -152,6 +175,18 @@ export async function trainInspector(engine: Engine, options: TrainOptions): Pro
   } finally {
     await cache.dispose();
   }
+}
+
+const noSteps: StepSchedule = { steps: 0, warmupSteps: 0, batchSize: 0, stepsPerEpoch: 0 };
+
+/** What an ablation changes of the loss. */
+async function objectiveOptionsOf({ coherence = 'min', mining = true }: TrainOptions): Promise<ObjectiveOptions> {
+  if (!['min', 'soft', 'none'].includes(coherence)) throw new UsageError(`coherence must be min, soft or none, got ${String(coherence)}.`);
+  return {
+    ...(coherence === 'none' && { coherenceWeight: 0 }),
+    ...(coherence === 'soft' && { coherenceLoss: (await import('../ops/soft-coherence.ts')).softCoherenceLoss }),
+    ...(!mining && { miningPower: 0 }),
+  };
 }
 
 /** All that stays the same through a training. */
@@ -214,10 +249,17 @@ function resolveSettings(options: TrainOptions, plus: { given: GivenDetector | u
   if (given && (resize !== given.metadata.resize || crop !== given.metadata.crop)) {
     throw new UsageError(`The model was trained on images resized to ${given.metadata.resize} and cropped to ${given.metadata.crop}, now ${resize} and ${crop} are asked for: leave them out.`);
   }
+  if (plus && !isPlain(options)) {
+    throw new UsageError('INP-Former++ has losses of its own and needs prototypes: leave out method, decoder, coherence and mining, or plus.');
+  }
+  // How many rows a memory gets is known when its images are encoded.
   const config = given ? { ...configOf(given.metadata), segmentationHead: true }
-    : detectorConfig({ ...options, architecture: encoder.architecture, crop, ...(plus && { distance: 'cosine+l2', segmentationHead: plus.head }) });
+    : detectorConfig({ ...options, architecture: encoder.architecture, crop, memoryRows: options.method === 'memory' ? 1 : 0, ...(plus && { distance: 'cosine+l2', segmentationHead: plus.head }) });
   return { config, resize, seed, learningRate, finalLearningRate, given };
 }
+
+const isPlain = ({ method = 'reconstruction', decoder = 'prototypes', coherence = 'min', mining = true }: TrainOptions): boolean =>
+  method === 'reconstruction' && decoder === 'prototypes' && coherence === 'min' && mining;
 
 function scheduleOf(options: TrainOptions, images: number): StepSchedule {
   const batchSize = Math.min(options.batchSize ?? 16, images);
@@ -285,11 +327,10 @@ function imageFeatures(features: Record<string, TensorData>, i: number, batchSiz
   return values;
 }
 
-function identityOf({ encoder }: TrainOptions, { config, resize, seed, learningRate, finalLearningRate }: Settings, plan: StepSchedule, used: readonly ImageSource[], plus: object | undefined): CheckpointIdentity {
-  const { taps, encoderGroups, decoderGroups, numPrototypes, extractorDepth, decoderDepth, distance, segmentationHead } = config;
+function identityOf({ encoder, coherence = 'min', mining = true }: TrainOptions, { config, resize, seed, learningRate, finalLearningRate }: Settings, plan: StepSchedule, used: readonly ImageSource[], plus: object | undefined): CheckpointIdentity {
   return {
     encoder: encoder.sha256, images: used.map((s) => s.name), resize, crop: config.crop.width, seed, ...plan, learningRate, finalLearningRate,
-    model: { taps, encoderGroups, decoderGroups, numPrototypes, extractorDepth, decoderDepth, distance, segmentationHead },
+    model: { ...remembered(config), coherence, mining },
     ...(plus && { plus }),
   };
 }
@@ -303,7 +344,7 @@ async function trainDetector({ engine, options, settings, plan, used, checkpoint
   const found = saved && checkpoints!.readCheckpoint(saved, identity, settings.config);
   if (found?.detector) return done(found.detector.values, found.detector.finalLoss);
   const start = found ?? { step: 0, firstLoss: undefined, lastLoss: NaN, state: { values: initialTrainables(config, seed) } };
-  const planOptions = objective && { objective };
+  const planOptions = { ...await objectiveOptionsOf(options), ...(objective && { objective }) };
   await tuneFor(engine, options, () => planTrainingStep(config, plan.batchSize, engine.context.target, planOptions).plan);
   const step = await TrainingStep.create(engine.context, config, plan.batchSize, start.state, planOptions);
   try {
@@ -319,42 +360,55 @@ async function trainDetector({ engine, options, settings, plan, used, checkpoint
   }
 }
 
+/** What the threshold comes from: images held out, of few shots what there is, or else the training images. */
+async function calibrationSetOf(
+  { calibrationImages = [] }: TrainOptions, trained: CalibratedDetector, used: readonly ImageSource[], fewShot: FewShotSources | undefined, remember: (indices: readonly number[]) => Promise<CalibratedDetector>,
+): Promise<CalibrationSet> {
+  const heldOut = calibrationImages.length > 0;
+  if (fewShot && !heldOut) return (await import('./few-shot.ts')).fewShotCalibration(fewShot, trained, used, remember);
+  const sources = heldOut ? calibrationImages : used;
+  return { rounds: [async () => ({ ...trained, sources })], total: sources.length, heldOut };
+}
+
 async function calibrateOn(
-  engine: Engine, options: TrainOptions, { config, resize }: Settings, values: ReadonlyMap<string, Float32Array>, used: readonly ImageSource[],
-): Promise<{ calibration: Calibration; outliers: { name: string; score: number }[]; skippedImages: SkippedImage[] }> {
-  const heldOut = options.calibrationImages !== undefined && options.calibrationImages.length > 0;
-  const sources = heldOut ? options.calibrationImages : used;
-  const network = await InspectionNetwork.create(engine, options.encoder, config, values, { resize, mapSize: defaultMapSize, batchSize: 1 });
+  engine: Engine, options: TrainOptions, { resize }: Settings, { rounds, total, ...about }: CalibrationSet,
+): Promise<{ calibration: Calibration; zeroShotCalibration?: Calibration; outliers: { name: string; score: number }[]; skippedImages: SkippedImage[] }> {
   const skippedImages: SkippedImage[] = [];
   const results: (RawInspection & { name: string })[] = [];
-  try {
-    const pace = new Pace();
-    for (const [i, source] of sources.entries()) {
-      throwIfAborted(options.signal, 'while calibrating; the checkpoint holds the trained state');
-      const image = await readImage(source, options.skipUnreadable ?? false, skippedImages);
-      if (image) results.push({ ...(await network.run([image]))[0]!, name: source.name });
-      options.onProgress?.({ phase: 'calibrating', done: i + 1, total: sources.length, ...pace.at(i + 1, sources.length) });
+  const pace = new Pace();
+  let done = 0;
+  for (const round of rounds) {
+    const { config, values, sources } = await round();
+    const network = await InspectionNetwork.create(engine, options.encoder, config, values, { resize, mapSize: defaultMapSize, batchSize: 1, mode: hasPrototypes(config) ? 'both' : 'trained' });
+    try {
+      for (const source of sources) {
+        throwIfAborted(options.signal, 'while calibrating; the checkpoint holds the trained state');
+        const image = await readImage(source, options.skipUnreadable ?? false, skippedImages);
+        if (image) results.push({ ...(await network.run([image]))[0]!, name: source.name });
+        done++;
+        options.onProgress?.({ phase: 'calibrating', done, total, ...pace.at(done, total) });
+      }
+    } finally {
+      network.dispose();
     }
-  } finally {
-    network.dispose();
   }
-  if (results.length === 0) throw new InputError(`None of the ${sources.length} calibration images can be read. ${skippedImages[0]?.reason ?? ''}`, { code: 'no-images' });
+  if (results.length === 0) throw new InputError(`None of the ${total} calibration images can be read. ${skippedImages[0]?.reason ?? ''}`, { code: 'no-images' });
+  const calibrated = (of: readonly Pick<RawInspection, 'score' | 'map'>[]) => calibrate({ scores: of.map((r) => r.score), maps: of.map((r) => r.map), ...about });
   const scores = results.map((r) => r.score);
+  const zeroShots = results.flatMap(({ zeroShot }) => (zeroShot ? [zeroShot] : []));
   return {
-    calibration: calibrate({ scores, maps: results.map((r) => r.map), heldOut }),
+    calibration: calibrated(results),
+    ...(zeroShots.length > 0 && { zeroShotCalibration: calibrated(zeroShots) }),
     outliers: outlyingScores(scores).map((i) => ({ name: results[i]!.name, score: scores[i]! })),
     skippedImages,
   };
 }
 
-function metadataOf({ encoder }: TrainOptions, { config, resize }: Settings, calibration: Calibration, training: TrainingRecord): ModelMetadata {
+function metadataOf({ encoder }: TrainOptions, { config, resize }: Settings, calibrations: Pick<ModelMetadata, 'calibration' | 'zeroShotCalibration'>, training: TrainingRecord): ModelMetadata {
   return {
     version: 1,
     encoder: { name: encoder.name, sha256: encoder.sha256, numHeads: encoder.architecture.numHeads, architecture: encoder.architecture },
     resize, crop: config.crop.width, mapSize: defaultMapSize,
-    taps: config.taps, encoderGroups: config.encoderGroups, decoderGroups: config.decoderGroups,
-    numPrototypes: config.numPrototypes, extractorDepth: config.extractorDepth, decoderDepth: config.decoderDepth,
-    distance: config.distance, segmentationHead: config.segmentationHead,
-    calibration, training,
+    ...remembered(config), ...calibrations, training,
   };
 }

@@ -139,7 +139,7 @@ const pageTests = {
     const { features, reconstruction, scoring } = inspectionGraph(leaf, config, mapSize);
     await sendTensors('forward', Object.entries(await run({
       ...Object.fromEntries(features.groups.map((en, g) => [`en${g}`, en])),
-      P: reconstruction.prototypes,
+      P: reconstruction.prototypes!,
       ...Object.fromEntries(reconstruction.groups.map((de, g) => [`de${g}`, de])),
       'map.final': scoring.map, score: scoring.score,
     })));

@@ -68,13 +68,13 @@ describeGolden('whole model', () => {
       const objective = trainingObjective([features], p, config, options);
       const reconstruction = objective.reconstructions[0]!;
       const scoring = scoreReconstruction(groups, reconstruction.groups, config, settings.map_size);
-      const near = coherence(fused, reconstruction.prototypes);
+      const near = coherence(fused, reconstruction.prototypes!);
       const zeroShot = zeroShotScoring({ features, reconstruction }, config, settings.map_size);
       const c = config.architecture.width;
       const outputs: Record<string, Tensor> = {
-        tokens, x: fused, P: reconstruction.prototypes, 'bottleneck.out': reconstruction.bottleneck,
+        tokens, x: fused, P: reconstruction.prototypes!, 'bottleneck.out': reconstruction.bottleneck,
         'coherence.all': near.all, 'coherence.distance': near.distance, 'coherence.index': near.index,
-        'loss.cos': objective.cosine, 'loss.Lc': objective.coherence, 'loss.total': objective.loss,
+        'loss.cos': objective.cosine, 'loss.Lc': objective.coherence!, 'loss.total': objective.loss,
         'map.up': scoring.upsampled, 'map.resized': scoring.resized, 'map.final': scoring.map, score: scoring.score,
         'zeroshot.map': zeroShot.map, 'zeroshot.score': zeroShot.score,
       };
@@ -125,7 +125,7 @@ describeGolden('whole model', () => {
       const p = leaves();
       const { loss, reconstructions: [reconstruction] } = trainingObjective([encode(imageInput(), config)], p, config, options);
       const { byTensor: gradients, ofLeaf } = modelGradients(loss, p, {
-        'act.P': reconstruction!.prototypes, 'act.bottleneck.out': reconstruction!.bottleneck,
+        'act.P': reconstruction!.prototypes!, 'act.bottleneck.out': reconstruction!.bottleneck,
         ...Object.fromEntries(reconstruction!.decoder.map(({ output }, i) => [`act.dec.${i}.out`, output])),
       });
       const groups = flatGroups(trainableItems(config), (await testContext()).target);
@@ -161,7 +161,7 @@ describeGolden('whole model', () => {
         wanted[`de${g}.before_hook`] = hooked;
         return vectorCosineLoss(en, hooked);
       });
-      const loss = add(scale(losses.reduce(add), 1 / losses.length), scale(mean(coherence(fused, reconstruction.prototypes).distance), settings.lambda_Lc));
+      const loss = add(scale(losses.reduce(add), 1 / losses.length), scale(mean(coherence(fused, reconstruction.prototypes!).distance), settings.lambda_Lc));
       const results = await run({ ...factors, ...modelGradients(loss, p, wanted).byTensor });
       expect(Object.keys(results).sort()).toEqual([...golden.keys()].filter((key) => /^(de\d|factor|param)/.test(key)).sort());
       for (const [key, values] of Object.entries(results)) {
@@ -182,7 +182,7 @@ describeGolden('whole model', () => {
         const graph = trainingGraph(config, images.length, on, options);
         expect(graph.slices.length > 1).toBe(on === narrow);
         const { loss, cosine, coherence: Lc, groupLosses } = graph.objective;
-        const outputs: Record<string, Tensor> = { 'loss.total': loss, 'loss.cos': cosine, 'loss.Lc': Lc };
+        const outputs: Record<string, Tensor> = { 'loss.total': loss, 'loss.cos': cosine, 'loss.Lc': Lc! };
         groupLosses.forEach((t, g) => { outputs[`loss.cos${g}`] = t; });
         const gradients = Object.fromEntries([...graph.gradients].map(([tensor, t]) => [`param.${tensor}`, t]));
         const results = await runGraph(
@@ -209,7 +209,7 @@ describeGolden('whole model', () => {
           const { loss, cosine, coherence: Lc, norm } = await step.run(imageFeatures, i + 1, scheduled);
           expect(submit).toHaveBeenCalledTimes(1);
           expect(step.submits).toBe(i + 1);
-          expectClose([loss, cosine, Lc], [optim.loss_total[i]!, optim.loss_cos[i]!, optim.loss_Lc[i]!], { maxAbs: 1e-5, name: `losses of step ${i + 1}` });
+          expectClose([loss, cosine, Lc!], [optim.loss_total[i]!, optim.loss_cos[i]!, optim.loss_Lc[i]!], { maxAbs: 1e-5, name: `losses of step ${i + 1}` });
           expectNorm([norm], optim.grad_norm[i]!);
           expectUpdate(`step ${i + 1}`, trainables, (await step.readState()).values, stored(`step${i + 1}`), config);
         }

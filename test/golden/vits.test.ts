@@ -107,9 +107,9 @@ describeGolden('vits', () => {
         const mapSize = golden.get('map')!.shape.at(-1)!;
         expect(options.top_pixels).toBe(Math.floor(0.01 * mapSize ** 2));
         const { features, reconstruction, scoring } = inspectionGraph(images, config, mapSize);
-        const near = coherence(features.fused, reconstruction.prototypes);
+        const near = coherence(features.fused, reconstruction.prototypes!);
         const outputs: Record<string, Tensor> = {
-          images, tokens: features.tokens, P: reconstruction.prototypes, bottleneck: reconstruction.bottleneck,
+          images, tokens: features.tokens, P: reconstruction.prototypes!, bottleneck: reconstruction.bottleneck,
           distance: near.distance, index: near.index, distances: near.all, Lc: mean(near.distance), map: scoring.map, score: scoring.score,
         };
         features.blocks.forEach((t, i) => { outputs[`tap.${i}`] = t; });
@@ -208,7 +208,7 @@ describeGolden('vits', () => {
         const { target } = await testContext();
         const { slices, objective, gradients, norm } = trainingGraph(config, batch, target, { slices: [Math.floor(batch / 2), Math.ceil(batch / 2)] });
         const values = await runGraph(
-          { loss: objective.loss, cosine: objective.cosine, coherence: objective.coherence, norm, ...Object.fromEntries(gradients) },
+          { loss: objective.loss, cosine: objective.cosine, coherence: objective.coherence!, norm, ...Object.fromEntries(gradients) },
           sliceInputs(features(), slices, config.encoderGroups.length), [trainableMemory],
         );
         const losses = [values.loss![0]!, values.cosine![0]!, values.coherence![0]!];

@@ -6,7 +6,7 @@ import { EncoderMismatchError, InputError, UsageError } from '../../src/errors.t
 import { regionLevel } from '../../src/inspect/calibration.ts';
 import { Inspector, type Inspection } from '../../src/inspect/inspector.ts';
 import { writeModel, type ModelMetadata } from '../../src/inspect/model-file.ts';
-import { detectorConfig } from '../../src/model/config.ts';
+import { detectorConfig, remembered } from '../../src/model/config.ts';
 import { initialTrainables } from '../../src/train/trainables.ts';
 import { testGpu } from '../support/gpu.ts';
 import { drawnImage, smallEncoder } from '../support/small-encoder.ts';
@@ -19,8 +19,7 @@ const config = detectorConfig({ architecture: encoder.architecture, crop: 56, de
 const calibration = { threshold: 0.9, pixelThreshold: 0.8, scaleLow: 0.5, scaleHigh: 1.1, count: 4, outliers: 0, scoreMean: 0.7, scoreStd: 0.05, scoreMax: 0.8, rule: 'for this test' };
 const metadata: ModelMetadata = {
   version: 1, encoder: { name: encoder.name, sha256: encoder.sha256, numHeads: 2, architecture: encoder.architecture },
-  resize: 64, crop: 56, mapSize: 256, taps: config.taps, encoderGroups: config.encoderGroups, decoderGroups: config.decoderGroups,
-  numPrototypes: 3, extractorDepth: 1, decoderDepth: 2, distance: 'cosine', segmentationHead: false, calibration,
+  resize: 64, crop: 56, mapSize: 256, ...remembered(config), calibration,
   training: { images: 7, steps: 8, batchSize: 3, warmupSteps: 2, learningRate: 1e-3, finalLearningRate: 1e-4, seed: 1, finalLoss: 0.7 },
 };
 const trainables = initialTrainables(config, 1);

@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { EncoderMismatchError, InpFormerError, InputError } from '../../src/errors.ts';
 import { configOf, readModel, readModelMetadata, writeModel, type ModelMetadata } from '../../src/inspect/model-file.ts';
-import { detectorConfig } from '../../src/model/config.ts';
+import { detectorConfig, remembered } from '../../src/model/config.ts';
 import { initialTrainables } from '../../src/train/trainables.ts';
 import { readSafetensors, writeSafetensors } from '../../src/weights/safetensors.ts';
 import { smallEncoder } from '../support/small-encoder.ts';
@@ -14,8 +14,7 @@ const config = detectorConfig({ architecture: encoder.architecture, crop: 56, de
 const metadata: ModelMetadata = {
   version: 1,
   encoder: { name: encoder.name, sha256: encoder.sha256, numHeads: 2, architecture: encoder.architecture },
-  resize: 64, crop: 56, mapSize: 256, taps: config.taps, encoderGroups: config.encoderGroups, decoderGroups: config.decoderGroups,
-  numPrototypes: 3, extractorDepth: 1, decoderDepth: 2, distance: 'cosine', segmentationHead: false,
+  resize: 64, crop: 56, mapSize: 256, ...remembered(config),
   calibration: { threshold: 0.1234567890123, pixelThreshold: 0.05, scaleLow: 0.01, scaleHigh: 0.09, count: 4, outliers: 0, scoreMean: 0.05, scoreStd: 0.01, scoreMax: 0.06, rule: 'a rule with "quotes" and µ' },
   training: { images: 7, steps: 8, batchSize: 3, warmupSteps: 2, learningRate: 1e-3, finalLearningRate: 1e-4, seed: 1, finalLoss: 0.7 },
 };

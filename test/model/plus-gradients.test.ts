@@ -110,7 +110,7 @@ test('the detector\'s step, in slices as in one', { timeout: patience }, async (
   const given = await run({ g0: branches[0]!, g1: branches[1]! }, { ...inputsOf([images]), de0: results['de0']!, de1: results['de1']! }, [], new Map());
   const heldConstant = de.map((t, g) => ({ t, gradient: constant(`g${g}`, t.shape, given[`g${g}`]!) }));
   const along = heldConstant.map(({ t, gradient }) => innerProduct(t, gradient));
-  const objective = add(along.reduce(add), scale(softCoherenceLoss([{ x: whole.slices[0]!.fused, prototypes }]), 0.2));
+  const objective = add(along.reduce(add), scale(softCoherenceLoss([{ x: whole.slices[0]!.fused, prototypes: prototypes! }]), 0.2));
   expectGradients(objective, p.all(), values, inputsOf([images]), results);
 
   const parts = graph([1, 1]);

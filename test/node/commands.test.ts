@@ -83,7 +83,7 @@ vi.mock('../../src/train/train.ts', async () => {
       }
       const metadata = {
         encoder: { name: options.encoder.name, sha256: options.encoder.sha256, numHeads: options.encoder.architecture.numHeads },
-        resize: options.resize, crop: options.crop,
+        resize: options.resize, crop: options.crop, training: { images: options.images.length },
         calibration: calibrate({ scores: maps.map((map) => Math.max(...map)), maps }),
       };
       return {

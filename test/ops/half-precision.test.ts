@@ -11,6 +11,7 @@ import { checkPrecision } from '../../src/model/memory.ts';
 import { dtypeAt, trainableShapes } from '../../src/model/parameters.ts';
 import { detectorConfig } from '../../src/model/config.ts';
 import { gelu, gemmVariants, linear, matmul } from '../../src/ops/index.ts';
+import { nearestNeighbour } from '../../src/ops/nearest-neighbour.ts';
 import { float16ToFloat32, float32ToFloat16 } from '../../src/weights/float16.ts';
 import { testContext } from '../support/gpu.ts';
 
@@ -46,6 +47,25 @@ describe('a linear layer with weights in f16', () => {
       expect(results[0]).toEqual(results[1]);
     }
   });
+});
+
+test.each([{ rows: 37, columns: 80, depth: 48 }, { rows: 5, columns: 33, depth: 7 }])('a memory in f16 is searched to the same distances: %o', async ({ rows, columns, depth }) => {
+  const context = await testContext();
+  if (!context.target.features.has('shader-f16')) return;
+  const random = new Random(`half memory ${rows}`);
+  const draw = (count: number) => Float32Array.from({ length: count }, () => random.normal() / Math.sqrt(depth));
+  const [x, halves] = [draw(rows * depth), float32ToFloat16(draw(columns * depth))];
+  const results = [];
+  for (const [dtype, data] of [['f16', halves], ['f32', float16ToFloat32(halves)]] as const) {
+    const memory = await DeviceMemory.allocate(context, 'memory', [['memory', data.byteLength]]);
+    memory.write('memory', data);
+    const outputs = { distance: nearestNeighbour(input('x', [rows, depth]), [parameter('memory', [columns, depth], dtype)]) };
+    const executable = await Executable.prepare(context, compile({ target: context.target, outputs }), memory.tensors);
+    results.push(await executable.run({ x }));
+    executable.dispose();
+    memory.dispose();
+  }
+  expect(results[0]).toEqual(results[1]);
 });
 
 test('matrices are stored in f16, all else and what lies in stacks in f32', () => {

@@ -10,6 +10,7 @@ import { interpret } from '../../src/graph/interpreter.ts';
 import { input } from '../../src/graph/tensor.ts';
 import * as operations from '../../src/ops/index.ts';
 import * as plusOperations from '../../src/ops/plus.ts';
+import * as settingsOperations from '../../src/ops/settings.ts';
 import type { Operation } from '../../src/graph/operation.ts';
 import { testContext } from '../support/gpu.ts';
 import { operationCases } from './cases/index.ts';
@@ -70,7 +71,7 @@ describe.each(operationCases.map((c) => [c.name, c] as const))('%s', (_, c) => {
 
 test('every operation has a row in the table', () => {
   const isOperation = (x: unknown): x is Operation => typeof x === 'object' && x !== null && 'kernels' in x && 'reference' in x;
-  const all = Object.values({ ...operations, ...plusOperations }).filter(isOperation).map((o) => o.name).sort();
+  const all = Object.values({ ...operations, ...plusOperations, ...settingsOperations }).filter(isOperation).map((o) => o.name).sort();
   const covered = new Set(operationCases.flatMap((c) => c.operations.map((o) => o.name)));
   expect(all.filter((name) => !covered.has(name))).toEqual([]);
 });

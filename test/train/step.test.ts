@@ -26,7 +26,7 @@ describe('a training step', () => {
     const first = await step.run(features, 1, 0);
     expect(submit).toHaveBeenCalledTimes(1);
     submit.mockRestore();
-    expect(first.loss).toBeCloseTo(first.cosine + 0.2 * first.coherence, 5);
+    expect(first.loss).toBeCloseTo(first.cosine + 0.2 * first.coherence!, 5);
     expect(first.norm).toBeGreaterThan(0);
     expect((await step.readState()).values).toEqual(initialTrainables(config, 1)); // rate 0 changes moments alone
     for (let t = 2; t <= 12; t++) await step.run(features, t, 1e-3);

@@ -25,6 +25,7 @@ export interface EvaluateCommandOptions extends CommonOptions {
   readonly batchSize: number;
   readonly precision: Precision;
   readonly skipUnreadable?: boolean;
+  readonly zeroShot?: boolean;
 }
 
 export async function evaluate(options: EvaluateCommandOptions, context: CommandContext): Promise<number> {
@@ -39,7 +40,7 @@ export async function evaluate(options: EvaluateCommandOptions, context: Command
   try {
     await progress.begin('opening', 1);
     const batchSize = Math.min(options.batchSize, tests.length);
-    const inspector = await Inspector.open(engine, bytes, encoder, { batchSize, name: model, precision: options.precision });
+    const inspector = await Inspector.open(engine, bytes, encoder, { batchSize, name: model, precision: options.precision, ...(options.zeroShot && { mode: 'zero-shot' }) });
     if (threshold !== undefined) inspector.threshold = threshold;
 
     await progress.begin('inspecting', tests.length);
@@ -80,15 +81,16 @@ export async function evaluate(options: EvaluateCommandOptions, context: Command
     context.say();
     context.say(metricsTable([[metadata.encoder.name, evaluation]]));
     context.say();
-    context.field('Threshold', `${usedThreshold.toPrecision(4)}: ${ratesInWords(rates)}`);
-    context.say(table(['test folder', 'images', 'flagged'], rates.perFolder.map(({ defect, images, flagged }) => [defect, String(images), String(flagged)]), [1, 2]));
+    if (Number.isNaN(usedThreshold)) context.field('Threshold', 'none in zero-shot inspection; --threshold judges one');
+    else context.field('Threshold', `${usedThreshold.toPrecision(4)}: ${ratesInWords(rates)}`);
+    if (!Number.isNaN(usedThreshold)) context.say(table(['test folder', 'images', 'flagged'], rates.perFolder.map(({ defect, images, flagged }) => [defect, String(images), String(flagged)]), [1, 2]));
     context.say();
     context.field('Time', Object.entries(seconds).map(([phase, time]) => `${phase} ${duration(time)}`).join(', '));
     context.result({
       command: 'evaluate',
       ...evaluation,
-      threshold: usedThreshold,
-      ...rates,
+      zeroShot: options.zeroShot ?? false,
+      ...(!Number.isNaN(usedThreshold) && { threshold: usedThreshold, ...rates }),
       skipped,
       model,
       data,

@@ -23,6 +23,7 @@ export interface InspectCommandOptions extends CommonOptions {
   readonly threshold?: number;
   readonly batchSize: number;
   readonly precision: Precision;
+  readonly zeroShot?: boolean;
 }
 
 export interface FailedImage {
@@ -42,9 +43,11 @@ export async function inspect(given: readonly string[], options: InspectCommandO
   const engine = await context.engine(adapter);
   try {
     const batchSize = Math.min(options.batchSize, files.length);
-    const inspector = await Inspector.open(engine, bytes, encoder, { batchSize, name: model, precision: options.precision });
+    const inspector = await Inspector.open(engine, bytes, encoder, { batchSize, name: model, precision: options.precision, ...(options.zeroShot && { mode: 'zero-shot' }) });
+    const calibration = options.zeroShot ? metadata.zeroShotCalibration! : metadata.calibration;
     if (threshold !== undefined) inspector.threshold = threshold;
-    context.field('Threshold', `${inspector.threshold.toPrecision(4)} (${threshold === undefined ? metadata.calibration.rule : 'given with --threshold'})`);
+    if (Number.isNaN(inspector.threshold)) context.field('Threshold', 'none: zero-shot scores of things that the model does not know have no calibrated one; --threshold gives one');
+    else context.field('Threshold', `${inspector.threshold.toPrecision(4)} (${threshold === undefined ? metadata.calibration.rule : 'given with --threshold'})`);
     context.say();
     context.say('   score  verdict    image');
 
@@ -60,13 +63,13 @@ export async function inspect(given: readonly string[], options: InspectCommandO
       for (const [i, inspection] of inspections.entries()) {
         const { file, image } = images[i]!;
         const heatmap = join(out, names.get(file)!);
-        await writeFileAtomic(heatmap, await encodePng(overlayOf(image, inspection, metadata)));
+        await writeFileAtomic(heatmap, await encodePng(overlayOf(image, inspection, { ...metadata, calibration })));
         if (inspection.verdict === 'defective') defective++;
-        context.say(`${inspection.score.toFixed(4).padStart(8)}  ${(inspection.verdict === 'good' ? 'good' : 'DEFECTIVE').padEnd(9)}  ${file}${regionsInWords(inspection)}`);
+        context.say(`${inspection.score.toFixed(4).padStart(8)}  ${verdictWords[inspection.verdict].padEnd(9)}  ${file}${regionsInWords(inspection)}`);
         results.push({
           file,
           score: inspection.score,
-          threshold: inspection.threshold,
+          ...(inspection.verdict !== 'unjudged' && { threshold: inspection.threshold }),
           verdict: inspection.verdict,
           width: image.width,
           height: image.height,
@@ -81,15 +84,17 @@ export async function inspect(given: readonly string[], options: InspectCommandO
 
     context.say();
     if (results.length > 0) {
-      context.field('Inspected', `${results.length} in ${duration(seconds)}: ${defective} defective, ${results.length - defective} good`);
+      const verdicts = Number.isNaN(used) ? '' : `: ${defective} defective, ${results.length - defective} good`;
+      context.field('Inspected', `${results.length} in ${duration(seconds)}${verdicts}`);
       context.field('Heat maps', out);
     }
     if (failed.length > 0) context.field('Unreadable', `${failed.length} of ${files.length}, named above`);
     context.result({
       command: 'inspect',
       model,
-      threshold: used,
-      scale: { low: metadata.calibration.scaleLow, high: metadata.calibration.scaleHigh },
+      zeroShot: options.zeroShot ?? false,
+      ...(!Number.isNaN(used) && { threshold: used }),
+      scale: { low: calibration.scaleLow, high: calibration.scaleHigh },
       adapter: { name: engine.adapter.name, isSoftware: engine.adapter.isSoftware },
       inspected: results.length,
       defective,
@@ -102,6 +107,8 @@ export async function inspect(given: readonly string[], options: InspectCommandO
     engine.dispose();
   }
 }
+
+const verdictWords = { good: 'good', defective: 'DEFECTIVE', unjudged: '-' } as const;
 
 /** The overlay that people see: heat on the calibration's fixed scale, found regions outlined where the verdict is defective. */
 export function overlayOf(
@@ -183,7 +190,7 @@ export function overlayNames(files: readonly string[]): Map<string, string> {
 
 function regionsInWords({ verdict, regions }: Inspection): string {
   const [first] = regions;
-  if (verdict === 'good' || !first) return '';
+  if (verdict !== 'defective' || !first) return '';
   const { x, y, width, height } = first.source;
   return `  (${regions.length === 1 ? 'region' : `${regions.length} regions, hottest`} at ${x}, ${y}, ${width} x ${height})`;
 }

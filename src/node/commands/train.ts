@@ -7,7 +7,9 @@ import { readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { trainingImages } from '../../data/layout.ts';
 import { InputError, UsageError } from '../../errors.ts';
-import { splitForCalibration } from '../../inspect/calibration.ts';
+import { splitForCalibration, type CalibrationSplit } from '../../inspect/calibration.ts';
+import type { CoherenceKind } from '../../inspect/model-file.ts';
+import type { DecoderKind, Method } from '../../model/config.ts';
 import { trainInspector, type CheckpointStore, type PlusOptions } from '../../train/train.ts';
 import { fileError, readFileChecked, writeFileAtomic } from '../files.ts';
 import { listFolder } from '../folders.ts';
@@ -43,16 +45,29 @@ export interface TrainCommandOptions extends CommonOptions {
   /** False with --no-head. */
   readonly head: boolean;
   readonly from?: string;
+  readonly shots?: number;
+  readonly method: Method;
+  readonly memoryRows?: number;
+  readonly prototypes: number;
+  readonly decoder: DecoderKind;
+  readonly neighbourhood: number;
+  readonly residual?: boolean;
+  readonly coherence: CoherenceKind;
+  readonly mining: boolean;
 }
 
 export async function train(options: TrainCommandOptions, context: CommandContext): Promise<number> {
   const { data, out, resize, crop, steps, epochs, warmup, batchSize, limit, seed, tune, resume = false, skipUnreadable = false } = options;
   if (options.from === undefined && (crop ?? 392) > (resize ?? 448)) throw new UsageError(`--crop ${crop ?? 392} does not fit into --resize ${resize ?? 448}: give a --crop of at most ${resize ?? 448}.`);
   const plus = await plusOptions(options, context);
+  const isMemory = options.method === 'memory';
+  if (isMemory && (steps ?? epochs ?? warmup ?? (resume || undefined)) !== undefined) throw new UsageError('--method memory trains nothing: leave out --steps, --epochs, --warmup and --resume.');
+  if (isMemory && options.plus) throw new UsageError('--method memory trains nothing: leave out --plus.');
   const checkpointFile = await prepareOutput(out, resume, context);
 
   const started = performance.now();
-  const split = splitForCalibration(trainingImages(await listFolder(data), data), { limit });
+  const files = trainingImages(await listFolder(data), data);
+  const split = options.shots === undefined ? splitForCalibration(files, { limit }) : fewShotSplit(files, options.shots);
   const sources = (paths: readonly string[]) => paths.map((path) => imageFileSource(join(data, path)));
   context.field('Images', split.rule);
 
@@ -70,6 +85,9 @@ export async function train(options: TrainCommandOptions, context: CommandContex
       ...(resize !== undefined && { resize }),
       ...(crop !== undefined && { crop }),
       ...(plus && { plus }),
+      ...detectorSettings(options),
+      ...(options.shots !== undefined && { shots: options.shots }),
+      ...(options.memoryRows !== undefined && { memoryRows: options.memoryRows }),
       ...(steps !== undefined && { steps }),
       ...(epochs !== undefined && { epochs }),
       ...(warmup !== undefined && { warmupSteps: warmup }),
@@ -87,7 +105,10 @@ export async function train(options: TrainCommandOptions, context: CommandContex
 
     for (const { name, reason } of record.skipped) context.warn(`skipped ${name}: ${reason}`);
     for (const { name, score } of record.outliers) context.warn(`${name} scores ${score.toPrecision(3)}, far above the other normal images: the threshold leaves it aside; look whether it is defective.`);
+    if (options.shots !== undefined && !(isMemory && options.shots > 1)) context.warn('the threshold comes from views of the shots alone, which say little of how parts differ: look at the scores of new good parts, and give --threshold.');
     const seconds = (performance.now() - started) / 1000;
+    const { training, memoryRows } = inspector.metadata;
+    if (isMemory) context.field('Memory', `${memoryRows} tokens of ${training.images} ${training.shots === undefined ? 'images' : 'views'}`);
     if (record.steps > 0) context.field('Trained', `${record.steps} steps in ${duration(record.seconds)}, ${record.imagesPerSecond.toPrecision(3)} images/s, final loss ${record.finalLoss.toFixed(4)}`);
     if (record.head) context.field('Head', `${record.head.steps} steps in ${duration(record.head.seconds)}, ${record.head.imagesPerSecond.toPrecision(3)} images/s, final loss ${record.head.finalLoss.toFixed(4)}`);
     context.field('Phases', Object.entries(progress.seconds).map(([phase, time]) => `${phase} ${duration(time)}`).join(', '));
@@ -98,7 +119,10 @@ export async function train(options: TrainCommandOptions, context: CommandContex
       command: 'train',
       model: out,
       bytes: model.length,
-      images: { train: split.train.length, calibration: split.calibration.length, heldOut: split.heldOut, skipped: record.skipped, outliers: record.outliers },
+      images: { train: training.shots === undefined ? split.train.length : training.images, calibration: split.calibration.length, heldOut: split.heldOut, skipped: record.skipped, outliers: record.outliers },
+      method: options.method,
+      ...(options.shots !== undefined && { shots: options.shots }),
+      ...(isMemory && { memoryRows }),
       steps: record.steps,
       finalLoss: record.finalLoss,
       ...(record.head && { head: { steps: record.head.steps, finalLoss: record.head.finalLoss, imagesPerSecond: record.head.imagesPerSecond, seconds: record.head.seconds } }),
@@ -141,6 +165,16 @@ async function plusOptions(options: TrainCommandOptions, context: CommandContext
     ...(from !== undefined && { from: await readFileChecked(from) }),
     ...await anomalySources(options, context),
   };
+}
+
+/** The shots are drawn by trainInspector, and nothing else is looked at. */
+function fewShotSplit(files: string[], shots: number): Pick<CalibrationSplit<string>, 'train' | 'calibration' | 'heldOut' | 'rule'> {
+  return { train: files, calibration: [], heldOut: false, rule: `${shots} of ${files.length}, drawn by the seed; the others are not looked at` };
+}
+
+/** What the options of ablations say, as `trainInspector` takes it. */
+export function detectorSettings({ method, prototypes, decoder, neighbourhood, residual = false, coherence, mining }: Pick<TrainCommandOptions, 'method' | 'prototypes' | 'decoder' | 'neighbourhood' | 'residual' | 'coherence' | 'mining'>) {
+  return { method, numPrototypes: prototypes, decoder, neighbourhood, residual, coherence, mining };
 }
 
 /** Finds out now, not after hours of training, that the model can't be written. Returns the checkpoint's path. */

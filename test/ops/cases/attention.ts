@@ -57,6 +57,19 @@ export const attentionCases: OperationCase[] = [
     },
   },
   {
+    // A token sees none of its neighbours; the grids are no squares, and rows of parts, tiles and blocks are masked as a whole.
+    name: 'softmaxAttention without neighbours', operations: softmaxOperations, differentiate: ['q', 'kv'], gradientOutputs: ['y'],
+    shapes: [
+      { B: 2, rows: 5, columns: 7, radius: 1, heads: 2, d: 8 }, { B: 1, rows: 3, columns: 4, radius: 0, heads: 1, d: 5 }, { B: 1, rows: 1, columns: 11, radius: 2, heads: 3, d: 7 }, { B: 2, rows: 8, columns: 3, radius: 3, heads: 1, d: 64 },
+      { B: 1, rows: 16, columns: 9, radius: 3, heads: 2, d: 16 },
+    ],
+    build({ B, rows, columns, radius, heads, d }: { B: number; rows: number; columns: number; radius: number; heads: number; d: number }) {
+      const [N, C] = [rows * columns, heads * d];
+      const [q, kv] = [input('q', [B, N, C]), input('kv', [B, N, 2 * C])];
+      return withLogSumExp(ops.softmaxAttention({ query: ops.channels(q), key: ops.channels(kv, 0, C), value: ops.channels(kv, C, C), numHeads: heads, masked: { columns, radius } }));
+    },
+  },
+  {
     // As the extractor does: keys and values of one linear; and two channels that nobody reads, whose gradient is 0.
     name: 'softmaxAttention of packed keys and values', operations: softmaxOperations, differentiate: ['q', 'kv'], gradientOutputs: ['y'],
     shapes: [

@@ -9,5 +9,6 @@ import { attentionCases } from './attention.ts';
 import { foldedAttentionCases } from './folded-attention.ts';
 import { plusCases } from './plus.ts';
 import { pointwiseCases } from './pointwise.ts';
+import { settingsCases } from './settings.ts';
 
-export const operationCases: readonly OperationCase[] = [...pointwiseCases, ...attentionCases, ...foldedAttentionCases, ...matmulCases, ...mapCases, ...tokenCases, ...imageInputCases, ...lossCases, ...optimizerCases, ...plusCases];
+export const operationCases: readonly OperationCase[] = [...pointwiseCases, ...attentionCases, ...foldedAttentionCases, ...matmulCases, ...mapCases, ...tokenCases, ...imageInputCases, ...lossCases, ...optimizerCases, ...plusCases, ...settingsCases];
