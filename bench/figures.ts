@@ -5,12 +5,10 @@ import { planReport } from '../src/train/plan-report.ts';
 import { findEncoder } from '../src/weights/catalog.ts';
 import type { Figure } from './results.ts';
 
-/** What a page imports that trains on a device and inspects there. */
+/** What a page loads that trains on a device and inspects there; training itself is a module that it loads when training begins. */
 const page = `export { createBrowserEngine, decodeImageBlob } from './src/browser/index.ts';
-export { colorize, findEncoder, Inspector, loadEncoderWeights, overlay, splitForCalibration, trainInspector } from './src/index.ts';`;
-
-/** Modules that are loaded when they are used, and that every training uses. */
-const usedByTraining = ['./train.ts'];
+export { colorize, findEncoder, Inspector, loadEncoderWeights, overlay, splitForCalibration } from './src/index.ts';
+export { trainInspector } from './src/train/train.ts';`;
 
 /**
  * Bytes that a page loads, core and shaders, to train INP-Former and to inspect with it: minified modules in one, raw and
@@ -29,7 +27,7 @@ export async function shippedBytes(root: string): Promise<{ raw: number; gzip: n
 const lazyModulesApart: Plugin = {
   name: 'lazy modules apart',
   setup: ({ onResolve }) => {
-    onResolve({ filter: /^\./ }, ({ kind, path }) => (kind === 'dynamic-import' && !usedByTraining.includes(path) ? { path, external: true } : undefined));
+    onResolve({ filter: /^\./ }, ({ kind, path }) => (kind === 'dynamic-import' ? { path, external: true } : undefined));
   },
 };
 

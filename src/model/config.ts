@@ -145,12 +145,12 @@ function check(config: DetectorConfig): void {
   if (config.distance !== 'cosine' && config.distance !== 'cosine+l2') throw new UsageError(`The distance must be 'cosine' or 'cosine+l2', got ${String(config.distance)}.`);
   const { method, memoryRows, decoder, neighbourhood } = config;
   if (method === 'memory' ? !(Number.isInteger(memoryRows) && memoryRows > 0) : method !== 'reconstruction') {
-    throw new UsageError(`The method must be reconstruction or memory with a positive number of rows, got ${method} with ${memoryRows}.`);
+    throw new UsageError(`The method must be reconstruction, or memory with a positive number of rows, got ${method}, ${memoryRows}.`);
   }
   const { rows, columns } = tokenGrid(config);
   if (decoder === 'neighbour-masked') {
     if (!(Number.isInteger(neighbourhood) && neighbourhood % 2 === 1 && neighbourhood < Math.max(rows, columns))) {
-      throw new UsageError(`neighbourhood must be an odd number of tokens below ${Math.max(rows, columns)}, which is the longer side of their grid, got ${neighbourhood}.`);
+      throw new UsageError(`neighbourhood must be an odd number of tokens below ${Math.max(rows, columns)}, their grid's side, got ${neighbourhood}.`);
     }
   } else if (decoder !== 'prototypes' && decoder !== 'self-attention') {
     throw new UsageError(`decoder must be prototypes, self-attention or neighbour-masked, got ${String(decoder)}.`);

@@ -49,7 +49,7 @@ export function inspectionGraph(image: Tensor, config: DetectorConfig, mapSize =
 /** The zero-shot map: distances to the nearest prototype of the image itself, through the same chain. */
 export function zeroShotScoring({ features, reconstruction }: Pick<InspectionGraph, 'features' | 'reconstruction'>, config: DetectorConfig, mapSize = defaultMapSize): Scoring {
   const { prototypes } = reconstruction;
-  if (!prototypes) throw new UsageError('Zero-shot inspection compares an image with its own prototypes, and this model was trained without any: give a model with the prototypes decoder.');
+  if (!prototypes) throw new UsageError('This model has no prototypes for a zero-shot map.');
   return scope('zero-shot', () => scoreTokenMaps([coherence(features.fused, prototypes).distance], config, mapSize));
 }
 

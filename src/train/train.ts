@@ -129,6 +129,7 @@ export async function trainInspector(engine: Engine, asked: TrainOptions): Promi
   const settings = resolveSettings(asked, plus?.checkedOptions(asked.plus!, asked.encoder));
   const { config } = settings;
   const { shots, memoryRows, coherence, mining } = asked;
+  const objectiveOptions = coherence === undefined && mining === undefined && !plus ? {} : await (await import('./variants.ts')).objectiveOptionsOf(asked);
   const fewShot = shots === undefined ? undefined : (await import('./few-shot.ts')).fewShotSources(asked.images, shots, settings.seed, config.method);
   const options: TrainOptions = fewShot ? { ...asked, images: fewShot.images } : asked;
   const memory = config.method === 'memory' ? await import('./memory-bank.ts') : undefined;
@@ -148,7 +149,7 @@ export async function trainInspector(engine: Engine, asked: TrainOptions): Promi
     const remember = (indices: readonly number[]) => memory!.buildMemory(cache, indices, config, { memoryRows, seed: settings.seed });
     const detector = memory
       ? { ...await remember([...used.keys()]), finalLoss: 0, losses: [], seconds: 0, imagesPerSecond: 0 }
-      : { ...await trainDetector(run, cache, plus?.objective), config };
+      : { ...await trainDetector(run, cache, plus?.objective, objectiveOptions), config };
     const head = config.segmentationHead ? await plus!.trainHead(run, detector, skipped) : undefined;
     const values = new Map([...detector.values, ...(head?.values ?? [])]);
     const calibrationSet = await calibrationSetOf(options, { config: detector.config, values }, used, fewShot, remember);
@@ -178,16 +179,6 @@ export async function trainInspector(engine: Engine, asked: TrainOptions): Promi
 }
 
 const noSteps: StepSchedule = { steps: 0, warmupSteps: 0, batchSize: 0, stepsPerEpoch: 0 };
-
-/** What an ablation changes of the loss. */
-async function objectiveOptionsOf({ coherence = 'min', mining = true }: TrainOptions): Promise<ObjectiveOptions> {
-  if (!['min', 'soft', 'none'].includes(coherence)) throw new UsageError(`coherence must be min, soft or none, got ${String(coherence)}.`);
-  return {
-    ...(coherence === 'none' && { coherenceWeight: 0 }),
-    ...(coherence === 'soft' && { coherenceLoss: (await import('../ops/soft-coherence.ts')).softCoherenceLoss }),
-    ...(!mining && { miningPower: 0 }),
-  };
-}
 
 /** All that stays the same through a training. */
 export interface Run {
@@ -249,17 +240,11 @@ function resolveSettings(options: TrainOptions, plus: { given: GivenDetector | u
   if (given && (resize !== given.metadata.resize || crop !== given.metadata.crop)) {
     throw new UsageError(`The model was trained on images resized to ${given.metadata.resize} and cropped to ${given.metadata.crop}, now ${resize} and ${crop} are asked for: leave them out.`);
   }
-  if (plus && !isPlain(options)) {
-    throw new UsageError('INP-Former++ has losses of its own and needs prototypes: leave out method, decoder, coherence and mining, or plus.');
-  }
   // How many rows a memory gets is known when its images are encoded.
   const config = given ? { ...configOf(given.metadata), segmentationHead: true }
     : detectorConfig({ ...options, architecture: encoder.architecture, crop, memoryRows: options.method === 'memory' ? 1 : 0, ...(plus && { distance: 'cosine+l2', segmentationHead: plus.head }) });
   return { config, resize, seed, learningRate, finalLearningRate, given };
 }
-
-const isPlain = ({ method = 'reconstruction', decoder = 'prototypes', coherence = 'min', mining = true }: TrainOptions): boolean =>
-  method === 'reconstruction' && decoder === 'prototypes' && coherence === 'min' && mining;
 
 function scheduleOf(options: TrainOptions, images: number): StepSchedule {
   const batchSize = Math.min(options.batchSize ?? 16, images);
@@ -336,7 +321,7 @@ function identityOf({ encoder, coherence = 'min', mining = true }: TrainOptions,
 }
 
 /** Trains all but the segmentation head, or takes it from where it was trained. */
-async function trainDetector({ engine, options, settings, plan, used, checkpoints, saved, identity }: Run, cache: FeatureCache, objective: ObjectiveFunction | undefined): Promise<Trained> {
+async function trainDetector({ engine, options, settings, plan, used, checkpoints, saved, identity }: Run, cache: FeatureCache, objective: ObjectiveFunction | undefined, objectiveOptions: ObjectiveOptions): Promise<Trained> {
   const { given, seed, learningRate, finalLearningRate } = settings;
   const config = { ...settings.config, segmentationHead: false };
   const done = (values: Map<string, Float32Array>, finalLoss: number): Trained => ({ values, finalLoss, losses: [], seconds: 0, imagesPerSecond: 0 });
@@ -344,7 +329,7 @@ async function trainDetector({ engine, options, settings, plan, used, checkpoint
   const found = saved && checkpoints!.readCheckpoint(saved, identity, settings.config);
   if (found?.detector) return done(found.detector.values, found.detector.finalLoss);
   const start = found ?? { step: 0, firstLoss: undefined, lastLoss: NaN, state: { values: initialTrainables(config, seed) } };
-  const planOptions = { ...await objectiveOptionsOf(options), ...(objective && { objective }) };
+  const planOptions = { ...objectiveOptions, ...(objective && { objective }) };
   await tuneFor(engine, options, () => planTrainingStep(config, plan.batchSize, engine.context.target, planOptions).plan);
   const step = await TrainingStep.create(engine.context, config, plan.batchSize, start.state, planOptions);
   try {
