@@ -3,20 +3,21 @@
  */
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { compareCodePoints } from '../data/layout.ts';
+import { compareCodePoints } from '../data/paths.ts';
 import { InputError } from '../errors.ts';
 
-/** The layout is `ground_truth/<defect>/<file>`; deeper files cannot belong to it, and a mistyped `/` ends soon. */
-const MAX_DEPTH = 3;
+/** What a folder of images to inspect can have below it; data sets are deeper. A mistyped `/` ends soon. */
+const USUAL_DEPTH = 3;
+const MOST_FILES = 2_000_000;
 
 /**
- * All files in `folder` and two levels of subfolders below, as relative paths with forward slashes in code-point order.
+ * All files in `folder` and `depth - 1` levels of subfolders below, as relative paths with forward slashes in code-point order.
  * Hidden files and folders are left out, links are followed, broken ones left out.
- * @throws InputError naming the folder, if it does not exist, is a file or can't be read.
+ * @throws InputError naming the folder, if it does not exist, is a file, can't be read or holds more than two million files.
  */
-export async function listFolder(folder: string): Promise<string[]> {
+export async function listFolder(folder: string, depth = USUAL_DEPTH): Promise<string[]> {
   const paths: string[] = [];
-  await walk(folder, '', 1, paths);
+  await walk(folder, '', depth, paths);
   return paths.sort(compareCodePoints);
 }
 
@@ -30,7 +31,8 @@ async function walk(root: string, prefix: string, depth: number, paths: string[]
     const path = prefix + entry.name;
     const kind = entry.isSymbolicLink() ? await stat(join(root, path)).catch(() => undefined) : entry;
     if (kind?.isFile()) paths.push(path);
-    else if (kind?.isDirectory() && depth < MAX_DEPTH) await walk(root, `${path}/`, depth + 1, paths);
+    else if (kind?.isDirectory() && depth > 1) await walk(root, `${path}/`, depth - 1, paths);
+    if (paths.length > MOST_FILES) throw new InputError(`${root}: it holds more than ${MOST_FILES} files; name the folder of the data set.`, { file: root });
   }
 }
 
