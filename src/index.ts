@@ -15,7 +15,7 @@ export * from './errors.ts';
 
 // Inspection and training
 export { Inspector, type Inspection, type InspectionMode, type InspectorOptions } from './inspect/inspector.ts';
-export type { CoherenceKind, ModelMetadata, TrainingRecord } from './inspect/model-file.ts';
+export type { CategoryRecord, CoherenceKind, ModelMetadata, TrainingRecord } from './inspect/model-file.ts';
 export { calibrate, splitForCalibration, type Calibration } from './inspect/calibration.ts';
 export { colorize, overlay, heatColour, type HeatScale, type OverlayOptions } from './inspect/heatmap.ts';
 export { findRegions, type Box, type DefectRegion } from './inspect/regions.ts';

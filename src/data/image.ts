@@ -28,7 +28,7 @@ export interface RasterImage {
 /** An image that is decoded when it is needed; `name` is what errors and reports call it. */
 export interface ImageSource {
   readonly name: string;
-  /** What the image shows, where a data set has several kinds. */
+  /** Which of several things it shows, where one model is to know them all: each gets a threshold, and shots, of its own. */
   readonly category?: string;
   load(): Promise<RasterImage>;
 }

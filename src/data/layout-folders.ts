@@ -41,7 +41,7 @@ function readMvtecCategory(listing: readonly string[], name: string, at: string)
     const parts = path.split('/');
     return parts.length === 3 && parts[0] === split && isGood(parts[1]!);
   });
-  const split = topFolders(listing).includes('test') ? 'test' : 'test_public';
+  const split = topFolders(listing).includes('test_public') ? 'test_public' : 'test';
   const truth = images.some((path) => path.startsWith('ground_truth/')) ? 'ground_truth' : `${split}/ground_truth`;
   const masks = new Masks(images.filter((path) => path.startsWith(`${truth}/`)));
   const tests = images.filter((path) => path.startsWith(`${split}/`) && path.split('/').length === 3).map((path): LabelledImage => {

@@ -9,7 +9,8 @@ import { isRealIad, readRealIad, realIadSplits } from './layout-real-iad.ts';
 import { isVisa, readVisa, VISA_SPLIT } from './layout-visa.ts';
 import { below, IMAGE_EXTENSIONS, imagesOf, isImagePath, topFolders } from './paths.ts';
 
-export type { Dataset, DatasetCategory, LabelledImage } from './dataset.ts';
+export { KNOWN_DATASETS, requireTests, requireTraining, type Dataset, type DatasetCategory, type LabelledImage } from './dataset.ts';
+export { mergedMask, type NamedMask } from './ground-truth.ts';
 
 /** Folders below the root that a layout can have: realiad_jsons aside, images lie at realiad_1024/<category>/NG/<defect>/<sample>/. */
 export const DATASET_DEPTH = 7;
@@ -56,50 +57,6 @@ export function readDataset(listing: readonly string[], texts: ReadonlyMap<strin
   return dataset('images', [plainImages(listing, folder, name)], []);
 }
 
-/** A defective image and its mask, relative to the listed folder. */
-export interface DefectImage {
-  readonly path: string;
-  readonly maskPath: string;
-  /** The kind of defect; '' where the layout names none. */
-  readonly defect: string;
-}
-
-const maskFolders = ['masks', 'mask', 'ground_truth'];
-
-/**
- * Real defects with their masks: `test/<defect>` with `ground_truth/<defect>` as in MVTec AD, or a folder of images beside one
- * called `masks` (or `mask`, `ground_truth`) with files of the same names, with or without `_mask`. Kinds of defect take turns,
- * so that the first few are of many kinds.
- * @throws InputError for a defective image without a mask, or where there are none
- */
-export function defectImages(listing: readonly string[], folder: string): DefectImage[] {
-  const advice = 'Defects are test/<defect>/*.png with ground_truth/<defect>/<name>_mask.png, or two folders, images and masks, with files of the same names.';
-  const images = listing.filter(isImagePath).sort(compareCodePoints);
-  const found = hasFolder(listing, 'test')
-    ? testImages(listing, folder).filter(({ label }) => label === 1)
-    : pairedImages(images, folder, advice);
-  if (found.length === 0) throw noImages(folder, images.length === 0 ? emptyReason(listing) : 'there are no defective images with masks', advice);
-  const unmasked = found.find(({ maskPath }) => maskPath === undefined);
-  if (unmasked) throw new InputError(`${folder}/${unmasked.path}: this defect has no mask. ${advice}`, { file: `${folder}/${unmasked.path}`, code: 'no-mask' });
-  const byKind = new Map<string, DefectImage[]>();
-  for (const { path, maskPath, defect } of found) byKind.set(defect, [...(byKind.get(defect) ?? []), { path, maskPath: maskPath!, defect }]);
-  const kinds = [...byKind.values()];
-  const longest = Math.max(...kinds.map((kind) => kind.length));
-  return Array.from({ length: longest }, (_, i) => kinds.flatMap((kind) => kind.slice(i, i + 1))).flat();
-}
-
-function pairedImages(images: readonly string[], folder: string, advice: string): { path: string; defect: string; maskPath: string | undefined }[] {
-  const maskFolder = topFolders(images).find((name) => maskFolders.includes(name.toLowerCase()));
-  if (maskFolder === undefined) throw noImages(folder, 'it has neither a folder test nor one of masks', advice);
-  const masks = new Map(images.filter((path) => path.startsWith(`${maskFolder}/`)).map((path) => [stem(path).slice(maskFolder.length + 1), path]));
-  return images.filter((path) => !path.startsWith(`${maskFolder}/`)).map((path) => {
-    // Subfolders of the images' folder may stand for kinds, and then have their like among the masks.
-    const inside = path.includes('/') ? stem(path).slice(path.indexOf('/') + 1) : stem(path);
-    const defect = inside.includes('/') ? inside.split('/')[0]! : '';
-    return { path, defect, maskPath: masks.get(`${inside}_mask`) ?? masks.get(inside) };
-  });
-}
-
 /** All images of a plain folder, subfolders included: what `inspect` takes when it is given a folder. */
 export function allImages(listing: readonly string[], folder: string): string[] {
   const images = imagesOf(listing);
@@ -139,9 +96,9 @@ function wrapper(listing: readonly string[]): string {
   const tops = topFolders(listing.filter((path) => isImagePath(path) || path.endsWith('.json') || path.endsWith('.csv')));
   const [top] = tops;
   if (top === undefined || tops.length > 1 || listing.some((path) => !path.includes('/') && isImagePath(path))) return '';
+  if (isRealIad(listing) || isVisa(listing) || isCategoryFolder(listing)) return '';
   const inside = below(listing, top);
-  const isDataset = readsAsRoot(inside) || wrapper(inside) !== '';
-  return !isCategoryFolder(listing) && isDataset ? `${top}/` : '';
+  return readsAsRoot(inside) || wrapper(inside) !== '' ? `${top}/` : '';
 }
 
 /** Whether the listing's own folders are those of a category or a data set; a lone category in a root is one as well. */

@@ -43,18 +43,21 @@ export function auproOfficial(scores: PixelScores): AuproOfficial | null {
   const fpr = new Float64Array(NUM_THRESHOLDS);
   let above = 0;
   let covered = 0;
-  let next = NUM_THRESHOLDS - 1;
-  const settle = (): void => {
-    fpr[next] = above / scores.negatives;
-    pro[next--] = covered / scores.regions;
+  let unsettled = NUM_THRESHOLDS;
+  /** Nothing more is above the thresholds from `floor` up. */
+  const settleDownTo = (floor: number): void => {
+    for (let i = unsettled - 1; i >= 0 && thresholds[i]! >= floor; i--) {
+      fpr[i] = above / scores.negatives;
+      pro[i] = share(covered, scores.regions);
+      unsettled = i;
+    }
   };
   scores.descend((score, _, negatives, weight) => {
-    // Nothing below this score is above these thresholds.
-    while (next >= 0 && thresholds[next]! >= score) settle();
+    settleDownTo(score);
     above += negatives;
     covered += weight;
   });
-  while (next >= 0) settle();
+  settleDownTo(-Infinity);
 
   // FPR falls as the threshold rises, so the kept points are the last ones.
   const firstKept = fpr.findIndex((rate) => rate < AUPRO_FPR_LIMIT);
@@ -85,7 +88,7 @@ export function auproExact(scores: PixelScores): number | null {
     above += negatives;
     covered += weight;
     const fprHere = above / scores.negatives;
-    const proHere = covered / scores.regions;
+    const proHere = share(covered, scores.regions);
     const end = Math.min(fprHere, AUPRO_FPR_LIMIT);
     if (fprHere > fpr) {
       const proAtEnd = pro + (end - fpr) / (fprHere - fpr) * (proHere - pro);
@@ -95,4 +98,9 @@ export function auproExact(scores: PixelScores): number | null {
     pro = proHere;
   });
   return area / AUPRO_FPR_LIMIT;
+}
+
+/** The sum of many small weights may end a rounding above the number of regions. */
+function share(covered: number, regions: number): number {
+  return Math.min(1, covered / regions);
 }

@@ -8,6 +8,10 @@ import { auproExact, auproOfficial } from './aupro.ts';
 import { PixelScores, type PixelScoresOptions } from './pixel-scores.ts';
 import { groupScores, rankingCurves, rankingMetrics, type RankingCurves } from './ranking.ts';
 
+export { auproExact, auproOfficial, pixelScores } from './aupro.ts';
+export { PixelScores, type PixelScoresOptions, type ScoredMap } from './pixel-scores.ts';
+export { groupScores, rankingCurves, rankingMetrics, type RankingCurves, type RankingMetrics, type ScoreGroups } from './ranking.ts';
+
 export interface EvaluationSample {
   /** The image's anomaly score; higher is more anomalous. */
   readonly score: number;

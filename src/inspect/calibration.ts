@@ -220,7 +220,7 @@ export function splitForCalibration<T>(paths: readonly T[], { limit, count = CAL
 }
 
 /** At most `count` items, the middle one of each of `count` equal stretches, so that neither end is favoured. */
-function evenlySpaced<T>(items: readonly T[], count: number): T[] {
+export function evenlySpaced<T>(items: readonly T[], count: number): T[] {
   if (items.length <= count) return [...items];
   return Array.from({ length: count }, (_, i) => items[Math.floor(((i + 0.5) * items.length) / count)]!);
 }

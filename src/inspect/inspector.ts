@@ -18,7 +18,7 @@ import { scoringOf } from '../model/score-function.ts';
 import type { Scoring } from '../model/scoring.ts';
 import type { EncoderWeights } from '../weights/encoder.ts';
 import { regionLevel, type Calibration } from './calibration.ts';
-import { readModel, readModelMetadata, writeModel, type ModelMetadata } from './model-file.ts';
+import { calibrationFor, readModel, readModelMetadata, writeModel, type ModelMetadata } from './model-file.ts';
 import { findRegions, type DefectRegion } from './regions.ts';
 
 export interface Inspection {
@@ -53,6 +53,8 @@ export interface InspectorOptions {
    * threshold until one is set, hence no verdict and no regions.
    */
   readonly mode?: InspectionMode;
+  /** Of a model of several categories: the one whose threshold and heat scale are used. Default: the joint ones. Also settable later. */
+  readonly category?: string;
 }
 
 export type InspectionMode = 'trained' | 'zero-shot';
@@ -63,6 +65,7 @@ export class Inspector {
   private readonly values: ReadonlyMap<string, Float32Array>;
   private readonly network: InspectionNetwork;
   private currentThreshold: number;
+  private currentCategory: string | undefined;
 
   private constructor(metadata: ModelMetadata, values: ReadonlyMap<string, Float32Array>, network: InspectionNetwork, mode: InspectionMode) {
     this.metadata = metadata;
@@ -79,12 +82,15 @@ export class Inspector {
    */
   static async open(engine: Engine, model: Uint8Array, encoder: EncoderWeights, options: InspectorOptions = {}): Promise<Inspector> {
     const { metadata, config, values } = readModel(model, encoder, options.name);
-    const { batchSize = 1, precision, mode = 'trained' } = options;
+    const { batchSize = 1, precision, mode = 'trained', category } = options;
+    checkCategory(metadata, mode, category);
     if (mode === 'zero-shot' && !metadata.zeroShotCalibration) {
       throw new UsageError(`${options.name ?? 'The model'} has no prototypes to compare an image with (${metadata.method === 'memory' ? 'it is a memory' : `its decoder is ${metadata.decoder}`}): zero-shot inspection needs a model that was trained with them.`);
     }
     const network = await InspectionNetwork.create(engine, encoder, config, values, { ...metadata, batchSize, mode, ...(precision && { precision }) });
-    return new Inspector(metadata, values, network, mode);
+    const inspector = new Inspector(metadata, values, network, mode);
+    inspector.category = category;
+    return inspector;
   }
 
   /** What a model file says of itself; needs no GPU. @throws InputError */
@@ -92,9 +98,20 @@ export class Inspector {
     return readModelMetadata(model, name);
   }
 
+  /** The category whose calibration is used; undefined: the joint one. Setting it sets the threshold anew. @throws UsageError for one that the model does not know */
+  get category(): string | undefined {
+    return this.currentCategory;
+  }
+
+  set category(name: string | undefined) {
+    checkCategory(this.metadata, this.mode, name);
+    this.currentCategory = name;
+    this.currentThreshold = this.mode === 'zero-shot' ? NaN : this.calibration.threshold;
+  }
+
   /** The calibration whose scale heat maps have; in zero-shot inspection that of the categories of training, see {@link ModelMetadata.zeroShotCalibration}. */
   get calibration(): Calibration {
-    return this.mode === 'zero-shot' ? this.metadata.zeroShotCalibration! : this.metadata.calibration;
+    return this.mode === 'zero-shot' ? this.metadata.zeroShotCalibration! : calibrationFor(this.metadata, this.currentCategory);
   }
 
   /** Scores above it are defective; calibrated, and settable. NaN in zero-shot inspection until it is set. */
@@ -143,6 +160,11 @@ export class Inspector {
   dispose(): void {
     this.network.dispose();
   }
+}
+
+function checkCategory(metadata: ModelMetadata, mode: InspectionMode, category: string | undefined): void {
+  if (mode === 'zero-shot' && category !== undefined) throw new UsageError(`Zero-shot inspection knows no categories: leave out ${category}.`);
+  calibrationFor(metadata, category);
 }
 
 export interface RawInspection {

@@ -3,7 +3,7 @@
  * under `inp_former`, everything that inspection needs besides the encoder: which encoder (its hash), sizes, groups,
  * calibration, and how it was trained. It holds no time or place, so the same training gives the same bytes.
  */
-import { EncoderMismatchError, InputError } from '../errors.ts';
+import { EncoderMismatchError, InputError, UsageError } from '../errors.ts';
 import { sizeOf } from '../graph/tensor.ts';
 import { detectorConfig, type DetectorConfig, type RememberedOptions } from '../model/config.ts';
 import { trainableShapes } from '../model/parameters.ts';
@@ -47,6 +47,14 @@ export interface HeadTrainingRecord {
 /** The coherence loss: distance to the nearest prototype, to the soft mixture of all (INP-Former++), or none. */
 export type CoherenceKind = 'min' | 'soft' | 'none';
 
+/** What one of a unified model's categories needs besides the joint calibration. */
+export interface CategoryRecord {
+  readonly name: string;
+  /** Images of it that were trained on. */
+  readonly images: number;
+  readonly calibration: Calibration;
+}
+
 export interface ModelMetadata extends RememberedOptions {
   readonly version: 1;
   readonly encoder: { readonly name: string; readonly sha256: string; readonly numHeads: number; readonly architecture: EncoderArchitecture };
@@ -55,7 +63,10 @@ export interface ModelMetadata extends RememberedOptions {
   readonly crop: number;
   /** Side of the anomaly map. */
   readonly mapSize: number;
+  /** From the normal images of all categories together. */
   readonly calibration: Calibration;
+  /** Of a model that was trained on several: each with the calibration of its own images. */
+  readonly categories?: readonly CategoryRecord[];
   /**
    * The same of the zero-shot maps of the same images. Their categories are those that the model was trained on, so its
    * threshold says nothing of others: only the scale of heat maps comes from it.
@@ -97,14 +108,27 @@ export function readModelMetadata(bytes: Uint8Array, name = 'model'): ModelMetad
   } catch (cause) {
     throw new InputError(`${name}: the model's metadata are damaged (${cause instanceof Error ? cause.message : String(cause)}). Train the model again, or take a copy.`, { file: name, cause });
   }
-  const { resize, crop, mapSize, calibration, taps, encoderGroups, decoderGroups } = parsed;
+  const { resize, crop, mapSize, calibration, categories, taps, encoderGroups, decoderGroups } = parsed;
   const isWhole = [resize, mapSize].every((n) => Number.isInteger(n) && n > 0) && crop <= resize
-    && [calibration?.threshold, calibration?.pixelThreshold, calibration?.scaleLow, calibration?.scaleHigh].every(Number.isFinite)
+    && isCalibration(calibration)
+    && (categories === undefined || (Array.isArray(categories) && categories.every((c) => typeof c?.name === 'string' && isCalibration(c.calibration)) && new Set(categories.map((c) => c.name)).size === categories.length))
     && [taps, encoderGroups, decoderGroups].every(Array.isArray) && parsed.encoder.sha256;
   if (!isWhole) {
     throw new InputError(`${name}: the model's metadata are incomplete. Train the model again, or take a copy.`, { file: name });
   }
   return parsed;
+}
+
+function isCalibration(calibration: Calibration | undefined): boolean {
+  return [calibration?.threshold, calibration?.pixelThreshold, calibration?.scaleLow, calibration?.scaleHigh].every(Number.isFinite);
+}
+
+/** The calibration of a category, or the joint one. @throws UsageError for a category that the model does not know */
+export function calibrationFor({ calibration, categories = [] }: ModelMetadata, category: string | undefined): Calibration {
+  if (category === undefined) return calibration;
+  const found = categories.find(({ name }) => name === category);
+  if (found) return found.calibration;
+  throw new UsageError(`The model has no category "${category}": ${categories.length === 0 ? 'it was trained on one kind of image; leave the category out' : `it knows ${categories.map(({ name }) => name).join(', ')}`}.`);
 }
 
 /** Metadata and trained tensors, checked against each other and against the encoder. */

@@ -103,9 +103,14 @@ Example:
     .addOption(new Option('--coherence <name>', 'coherence loss: to the nearest prototype, to the soft mixture of all, or none').choices(['min', 'soft', 'none']).default('min'))
     .option('--no-mining', 'weight the gradient of all tokens alike');
 
-  settingsOptions(command('train', 'train on a folder of normal images, or on train/good of an MVTec-style folder')
-    .requiredOption('--data <dir>', 'folder of normal images')
-    .requiredOption('--out <file>', 'model file to write; a stopped run leaves <file>.checkpoint')
+  const dataOption = (what: string) => new Option('--data <dir>', `${what}; repeat it for several`).argParser(collect).makeOptionMandatory();
+  const categoriesOption = () => new Option('--categories <names>', 'only these categories of the data sets, separated by commas').argParser(commaSeparated);
+
+  settingsOptions(command('train', 'train on normal images: a folder of them, a category or a whole data set')
+    .addOption(dataOption('folder of normal images, or a data set (layouts: docs/data.md)'))
+    .requiredOption('--out <file>', 'model file to write; a stopped run leaves <file>.checkpoint. With --setting single the folder for the models')
+    .addOption(new Option('--setting <name>', 'multi: one model of all categories, each with a threshold of its own; single: a model for each').choices(['multi', 'single']).default('multi'))
+    .addOption(categoriesOption())
     .option('--encoder <name|path>', 'frozen encoder: a name (`inp-former plan --help` lists them) or a .safetensors file', DEFAULT_ENCODER)
     .option('--resize <pixels>', 'images are resized to this square (default: 448)', positiveInteger)
     .option('--crop <pixels>', 'and their centre of this size is used; a multiple of the patch size 14 (default: 392)', positiveInteger)
@@ -113,9 +118,10 @@ Example:
     .addOption(new Option('--epochs <n>', 'passes through the images, in place of --steps').argParser(positiveInteger))
     .option('--warmup <n>', 'steps until the learning rate is full', nonNegativeInteger)
     .option('--batch-size <n>', 'images a step', positiveInteger, 16)
-    .option('--limit <n>', 'train on the first n images in name order; the threshold then comes from the others', positiveInteger)
+    .option('--limit <n>', 'train on the first n images of each category, in name order; the threshold then comes from the others', positiveInteger)
+    .option('--no-hold-out', 'train on all images, as published protocols do; the threshold then comes from them too, with a wider margin')
     .option('--seed <n>', 'same seed, same model, bit for bit', nonNegativeInteger, 1)
-    .option('--resume', 'go on from <file>.checkpoint')
+    .option('--resume', 'go on from <file>.checkpoint; with --setting single, also leave models that are there as they are')
     .option('--tune', 'first measure which kernels are fastest here, and keep it: done by default on GPUs (--no-tune), not on software adapters')
     .addOption(new Option('--no-tune').hideHelp())
     .option('--skip-unreadable', 'leave out images that cannot be read, instead of stopping')
@@ -152,6 +158,7 @@ Example:
     .requiredOption(...modelOption)
     .option('--out <dir>', 'folder for the heat maps', 'heatmaps')
     .option('--threshold <t>', 'score above which an image is defective, in place of the calibrated one', finiteNumber)
+    .option('--category <name>', 'what the images show: its threshold and heat scale, of a model that knows several categories')
     .option(...zeroShotOption)
     .option(...encoderOfModel)
     .addOption(batchOption())
@@ -160,10 +167,13 @@ Example:
     .addHelpText('after', '\nAn image that cannot be read is reported and skipped; the exit code is then 1, with the results of the others in place.\nA defective image is a result, not a failure: it does not change the exit code.')
     .action((images, options) => execute(async (context) => (await import('./commands/inspect.ts')).inspect(images, options, context)));
 
-  command('evaluate', 'measure a model on an MVTec-style folder (test/good, test/<defect>, ground_truth/<defect>)')
-    .requiredOption(...modelOption)
-    .requiredOption('--data <dir>', 'MVTec-style folder')
-    .option('--limit-per-class <n>', 'only the first n images, in name order, of each test folder', positiveInteger)
+  command('evaluate', 'measure a model on a category or a data set: the metrics of the papers, and how its threshold does')
+    .requiredOption('--model <file>', 'model file that `train` wrote, or the folder of models that `train --setting single` wrote')
+    .addOption(dataOption('category or data set with test images (layouts: docs/data.md)'))
+    .addOption(categoriesOption())
+    .option('--csv <file>', 'write the numbers of each category, and their mean, as CSV')
+    .option('--html <file>', 'write a report: metrics, score histograms, ROC and precision-recall curves, the worst mistakes')
+    .option('--limit-per-class <n>', 'only the first n images, in name order, of each kind (good, each defect)', positiveInteger)
     .option('--threshold <t>', 'judge this threshold in place of the calibrated one', finiteNumber)
     .option(...zeroShotOption)
     .option('--skip-unreadable', 'leave out images that cannot be read, instead of stopping')
@@ -174,7 +184,7 @@ Example:
     .action((options) => execute(async (context) => (await import('./commands/evaluate.ts')).evaluate(options, context)));
 
   command('ablate', 'train variants of the detector on a data set with tests, and show what each part is worth there')
-    .requiredOption('--data <dir>', 'MVTec-style folder')
+    .requiredOption('--data <dir>', 'category or data set with test images (layouts: docs/data.md)')
     .option('--out <dir>', 'folder for ablation.json, ablation.csv and the models', 'ablation')
     .option('--variants <names>', 'which, separated by commas: all by default (docs/settings.md lists them)')
     .option('--encoder <name|path>', 'frozen encoder', DEFAULT_ENCODER)
@@ -188,6 +198,26 @@ Example:
     .option('--seed <n>', 'the same for all variants', nonNegativeInteger, 1)
     .addOption(adapterOption())
     .action((options) => execute(async (context) => (await import('./commands/ablate.ts')).ablate(options, context)));
+
+  command('benchmark', 'run a published protocol on a data set and print the result beside the paper\'s')
+    .argument('[train-options...]', 'after --: further options for `train`, e.g. -- --plus')
+    .addOption(new Option('--dataset <dir>', 'root of the data set; repeat it for super-multi').argParser(collect).makeOptionMandatory())
+    .addOption(new Option('--setting <name>', 'multi, single, super-multi, few-1, few-2, few-4, or zero').argParser(protocolSetting).makeOptionMandatory())
+    .requiredOption('--out <dir>', 'folder for models and results; the same command goes on from what is there')
+    .addOption(new Option('--train-on <dir>', 'zero: train on this data set instead of on the other categories; repeat it for several').argParser(collect))
+    .addOption(categoriesOption())
+    .option('--encoder <name|path>', 'frozen encoder', 'dinov2-base-with-registers')
+    .option('--resize <pixels>', 'images are resized to this square', positiveInteger, 448)
+    .option('--crop <pixels>', 'and their centre of this size is used', positiveInteger, 392)
+    .option('--batch-size <n>', 'images a training step', positiveInteger, 16)
+    .option('--epochs <n>', 'passes through the training images', positiveInteger, 200)
+    .option('--steps <n>', 'optimiser steps, in place of --epochs', positiveInteger)
+    .option('--limit <n>', 'train on the first n images of each category', positiveInteger)
+    .option('--limit-per-class <n>', 'test on the first n images of each kind', positiveInteger)
+    .option('--seed <n>', 'seed of the training', nonNegativeInteger, 1)
+    .addOption(adapterOption())
+    .addHelpText('after', '\nThe defaults are the papers\': hours on a GPU. Without one, take --encoder tiny, a smaller --resize and --crop, and --steps.')
+    .action((trainOptions, options) => execute(async (context) => (await import('./commands/benchmark.ts')).benchmark(trainOptions, options, context, runCli)));
 
   command('export', 'write a model, with its encoder and the scoring, as one file for other runtimes; needs no GPU')
     .requiredOption(...modelOption)
@@ -210,6 +240,21 @@ Example:
     .action((options: CommonOptions) => execute(async (context) => (await import('./commands/info.ts')).info(options, context)));
 
   return program;
+}
+
+function collect(value: string, previous: readonly string[] | undefined): string[] {
+  return [...previous ?? [], value];
+}
+
+function protocolSetting(text: string): string {
+  if (!/^(multi|single|super-multi|zero|few-[1-9]\d{0,2})$/.test(text)) throw new InvalidArgumentError('It must be multi, single, super-multi, zero or few-<shots>, e.g. few-4.');
+  return text;
+}
+
+function commaSeparated(text: string): string[] {
+  const names = text.split(',').map((name) => name.trim()).filter((name) => name !== '');
+  if (names.length === 0) throw new InvalidArgumentError('It must be names, separated by commas.');
+  return names;
 }
 
 function positiveInteger(text: string): number {

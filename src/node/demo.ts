@@ -7,11 +7,10 @@ import { mkdir, rm } from 'node:fs/promises';
 import { dirname, join, relative, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
-import { testImages, trainingImages } from '../data/layout.ts';
 import { preprocessMask } from '../data/preprocess.ts';
 import { proceduralSet } from '../data/procedural.ts';
 import { AbortedError, InpFormerError, UsageError } from '../errors.ts';
-import { evaluate, type Evaluation, type EvaluationSample } from '../evaluate/evaluate.ts';
+import { averageMetrics, evaluate, type Evaluation, type EvaluationMetrics, type EvaluationSample } from '../evaluate/evaluate.ts';
 import type { Engine } from '../index.ts';
 import { splitForCalibration } from '../inspect/calibration.ts';
 import { TRUTH_OUTLINE } from '../inspect/heatmap.ts';
@@ -19,13 +18,14 @@ import { trainInspector } from '../train/train.ts';
 import type { EncoderWeights } from '../weights/encoder.ts';
 import { adapterChoices, type AdapterChoice } from './adapter.ts';
 import { CommandContext, duration, table } from './commands/context.ts';
-import { metricsTable, outcomeRates, ratesInWords, type Outcome } from './commands/evaluate.ts';
 import { decodedBatches, overlayOf } from './commands/inspect.ts';
+import { openDataset, readMask } from './dataset.ts';
 import { resolveEncoder } from './encoder-store.ts';
+import { outcomeRates, ratesInWords, type Outcome } from './evaluation.ts';
+import { metricsTable } from './evaluation-table.ts';
 import { writeFileAtomic } from './files.ts';
-import { listFolder } from './folders.ts';
-import { decodeImageFile, encodePng, imageFileSource, thumbnail } from './images.ts';
-import { imageUri, mean, renderReport, type ReportImage, type ReportSection } from './report.ts';
+import { encodePng, imageFileSource, thumbnail } from './images.ts';
+import { imageUri, renderReport, type ReportImage, type ReportSection } from './report.ts';
 
 const ENCODER = 'tiny';
 const TEXTURES = ['brushed-metal', 'leather'];
@@ -87,8 +87,7 @@ async function demo({ out, adapter, setup = [] }: DemoSettings, context: Command
     for (const texture of TEXTURES) results.push(await runTexture(texture, out, engine, encoder, context));
 
     const rows: [string, Evaluation][] = results.map(({ section, evaluation }) => [section.title, evaluation]);
-    const average = (key: keyof Evaluation) => mean(rows.map(([, evaluation]) => evaluation[key]));
-    const means = Object.fromEntries(Object.keys(rows[0]![1]).map((key) => [key, average(key as keyof Evaluation)])) as unknown as Evaluation;
+    const means: EvaluationMetrics = averageMetrics(rows.map(([, evaluation]) => evaluation));
     context.say();
     context.say(metricsTable([...rows, ['mean', means]]));
     const total = (performance.now() - started) / 1000 + setup.reduce((sum, { seconds }) => sum + seconds, 0);
@@ -135,8 +134,8 @@ async function runTexture(texture: string, out: string, engine: Engine, encoder:
   const data = join(out, 'data', texture);
   await drawImages(texture, data, progress);
 
-  const listing = await listFolder(data);
-  const split = splitForCalibration(trainingImages(listing, data), { limit: TRAINING_IMAGES });
+  const [category] = (await openDataset(data)).categories;
+  const split = splitForCalibration(category!.train, { limit: TRAINING_IMAGES });
   const sources = (paths: readonly string[]) => paths.map((path) => imageFileSource(join(data, path)));
   const { inspector, model } = await trainInspector(engine, {
     encoder,
@@ -148,7 +147,7 @@ async function runTexture(texture: string, out: string, engine: Engine, encoder:
   });
   await writeFileAtomic(join(out, `${texture}.safetensors`), model);
 
-  const tests = new Map(testImages(listing, data).map((test) => [join(data, test.path), test]));
+  const tests = new Map(category!.tests.map((test) => [join(data, test.path), test]));
   const samples: EvaluationSample[] = [];
   const outcomes: Outcome[] = [];
   const images: ReportImage[] = [];
@@ -159,13 +158,13 @@ async function runTexture(texture: string, out: string, engine: Engine, encoder:
     const inspections = await inspector.inspectBatch(batch.map(({ image }) => image));
     for (const [i, inspection] of inspections.entries()) {
       const { file, image } = batch[i]!;
-      const { path, label, defect, maskPath } = tests.get(file)!;
+      const test = tests.get(file)!;
+      const { path, label, defect } = test;
       const { score, verdict, map, mapWidth, mapHeight } = inspection;
-      const mask = maskPath === undefined ? undefined : preprocessMask(await decodeImageFile(join(data, maskPath)), {
-        resize: RESIZE, crop: CROP, mapSize: { width: mapWidth, height: mapHeight },
-      });
+      const truth = await readMask(test, data, { ...image, name: file });
+      const mask = truth && preprocessMask(truth, { resize: RESIZE, crop: CROP, mapSize: { width: mapWidth, height: mapHeight } });
       samples.push({ name: file, score, label, map, width: mapWidth, height: mapHeight, ...(mask && { mask }) });
-      outcomes.push({ defect, label, flagged: verdict === 'defective' });
+      outcomes.push({ file, score, defect, label, flagged: verdict === 'defective' });
       const heatmap = overlayOf(image, inspection, metadata, mask ? [{ mask, colour: TRUTH_OUTLINE }] : []);
       const heatmapFile = join(out, 'heatmaps', texture, path.slice('test/'.length));
       await mkdir(dirname(heatmapFile), { recursive: true });

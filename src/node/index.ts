@@ -1,6 +1,10 @@
 /** What Node adds to the core: Dawn, image files, folders, encoders from disk or download, atomic files. */
 export * from '../index.ts';
-export { evaluate, type Evaluation, type EvaluationSample } from '../evaluate/evaluate.ts';
+export { averageMetrics, evaluate, Evaluator, type Evaluation, type EvaluationMetrics, type EvaluationSample } from '../evaluate/evaluate.ts';
+export { openDataset, openDatasets, readMask, splitCategories, type OpenCategory, type OpenDatasets, type OpenDatasetsOptions } from './dataset.ts';
+export { evaluateCategory, type CategoryResult, type EvaluateCategoryOptions } from './evaluation.ts';
+export { renderEvaluation, type EvaluationReport } from './evaluation-report.ts';
+export { resultsCsv } from './evaluation-table.ts';
 export { exportOnnx, type ExportOnnxOptions } from '../export/onnx.ts';
 export { createNodeEngine } from './engine.ts';
 export { createGpu, noAdapterAdvice, type AdapterChoice } from './adapter.ts';

@@ -5,7 +5,7 @@
  */
 import type { Inspection } from '../inspect/inspector.ts';
 import type { RasterImage } from '../data/image.ts';
-import type { EvaluationMetrics } from '../evaluate/evaluate.ts';
+import { averageMetrics, METRIC_NAMES, type EvaluationMetrics } from '../evaluate/evaluate.ts';
 import { encodeJpeg } from './images.ts';
 
 export interface ReportImage {
@@ -39,10 +39,6 @@ export interface Report {
   readonly details: readonly (readonly [string, string])[];
 }
 
-const METRICS: readonly (readonly [keyof EvaluationMetrics, string])[] = [
-  ['imageAuroc', 'Image AUROC'], ['imageAp', 'Image AP'], ['imageF1Max', 'Image F1max'],
-  ['pixelAuroc', 'Pixel AUROC'], ['pixelAp', 'Pixel AP'], ['pixelF1Max', 'Pixel F1max'], ['aupro', 'AUPRO'],
-];
 
 /** A picture as a JPEG data URI. */
 export async function imageUri(image: RasterImage): Promise<string> {
@@ -81,18 +77,13 @@ ${sections.map(renderSection).join('\n')}
 }
 
 function metricsTable(sections: readonly ReportSection[]): string {
-  const measured = sections.filter(({ metrics }) => metrics);
+  const measured = sections.flatMap(({ title, metrics }) => (metrics ? [[title, metrics] as const] : []));
+  const rows = measured.length > 1 ? [...measured, ['Mean', averageMetrics(measured.map(([, metrics]) => metrics))] as const] : measured;
   const cell = (value: number | null) => `<td>${value === null ? '–' : value.toFixed(3)}</td>`;
   return `<section class="card"><h2>Metrics</h2><div class="scroll"><table>
-<thead><tr><th scope="col"></th>${METRICS.map(([, name]) => `<th scope="col">${name}</th>`).join('')}</tr></thead>
-<tbody>${measured.map(({ title, metrics }) => `<tr><th scope="row">${escapeHtml(title)}</th>${METRICS.map(([key]) => cell(metrics![key])).join('')}</tr>`).join('\n')}
-${measured.length > 1 ? `<tr class="total"><th scope="row">Mean</th>${METRICS.map(([key]) => cell(mean(measured.map(({ metrics }) => metrics![key])))).join('')}</tr>` : ''}</tbody>
+<thead><tr><th scope="col"></th>${METRIC_NAMES.map(([, name]) => `<th scope="col">${name}</th>`).join('')}</tr></thead>
+<tbody>${rows.map(([title, metrics], i) => `<tr${i === measured.length ? ' class="total"' : ''}><th scope="row">${escapeHtml(title)}</th>${METRIC_NAMES.map(([key]) => cell(metrics[key])).join('')}</tr>`).join('\n')}</tbody>
 </table></div></section>`;
-}
-
-/** The mean of the numbers, null if one of them is undefined. */
-export function mean(values: readonly (number | null)[]): number | null {
-  return values.length === 0 || values.includes(null) ? null : values.reduce((sum: number, value) => sum + value!, 0) / values.length;
 }
 
 function timesTable(sections: readonly ReportSection[]): string {
@@ -188,7 +179,7 @@ export function escapeHtml(text: string): string {
   return text.replace(/[&<>"']/g, (character) => entities[character]!);
 }
 
-const STYLE = `
+export const STYLE = `
 :root { color-scheme: light dark; --page: #f4f5f7; --card: #fff; --ink: #1b1f27; --soft: #5c6472; --line: #e0e3e9; --good: #2f8f6b; --defective: #d9512c; --unknown: #5f7fb8; --accent: #3b5bdb; }
 @media (prefers-color-scheme: dark) { :root { --page: #12141a; --card: #1b1e26; --ink: #e9ebf0; --soft: #9aa3b2; --line: #2d323d; --good: #53c79a; --defective: #ff7a52; --unknown: #86a5e0; --accent: #8ea6ff; } }
 * { box-sizing: border-box; }

@@ -14,7 +14,7 @@ import { compile, type Plan } from '../graph/plan.ts';
 import type { TensorData } from '../graph/tensor.ts';
 import { calibrate, outlyingScores, type Calibration } from '../inspect/calibration.ts';
 import { Inspector, InspectionNetwork, type RawInspection } from '../inspect/inspector.ts';
-import { configOf, writeModel, type CoherenceKind, type ModelMetadata, type TrainingRecord } from '../inspect/model-file.ts';
+import { configOf, writeModel, type CategoryRecord, type CoherenceKind, type ModelMetadata, type TrainingRecord } from '../inspect/model-file.ts';
 import { detectorConfig, hasPrototypes, remembered, type DetectorConfig, type DetectorOptions } from '../model/config.ts';
 import { encodingGraph, featureCount, type ObjectiveFunction, type ObjectiveOptions } from '../model/graphs.ts';
 import { ImageStage } from '../model/image-stage.ts';
@@ -37,7 +37,7 @@ export type { DefectSource, PlusOptions } from './plus.ts';
 
 export interface TrainOptions extends Omit<DetectorOptions, 'architecture' | 'crop' | 'distance' | 'segmentationHead'> {
   readonly encoder: EncoderWeights;
-  /** Normal images. */
+  /** Normal images; of several categories (see {@link ImageSource}) for one model of all, each with a threshold of its own. */
   readonly images: readonly ImageSource[];
   /** Normal images kept out of training, for the threshold. Without them the training images serve, with wider margins. */
   readonly calibrationImages?: readonly ImageSource[];
@@ -153,7 +153,7 @@ export async function trainInspector(engine: Engine, asked: TrainOptions): Promi
     const head = config.segmentationHead ? await plus!.trainHead(run, detector, skipped) : undefined;
     const values = new Map([...detector.values, ...(head?.values ?? [])]);
     const calibrationSet = await calibrationSetOf(options, { config: detector.config, values }, used, fewShot, remember);
-    const { outliers, skippedImages, ...calibrations } = await calibrateOn(engine, options, settings, calibrationSet);
+    const { outliers, skippedImages, ...calibrations } = await calibrateOn(engine, options, settings, calibrationSet, used);
     skipped.push(...skippedImages);
     const metadata = metadataOf(options, { ...settings, config: detector.config }, calibrations, {
       ...(settings.given?.training ?? {
@@ -356,10 +356,10 @@ async function calibrationSetOf(
 }
 
 async function calibrateOn(
-  engine: Engine, options: TrainOptions, { resize }: Settings, { rounds, total, ...about }: CalibrationSet,
-): Promise<{ calibration: Calibration; zeroShotCalibration?: Calibration; outliers: { name: string; score: number }[]; skippedImages: SkippedImage[] }> {
+  engine: Engine, options: TrainOptions, { resize }: Settings, { rounds, total, ...about }: CalibrationSet, used: readonly ImageSource[],
+): Promise<{ calibration: Calibration; categories?: CategoryRecord[]; zeroShotCalibration?: Calibration; outliers: { name: string; score: number }[]; skippedImages: SkippedImage[] }> {
   const skippedImages: SkippedImage[] = [];
-  const results: (RawInspection & { name: string })[] = [];
+  const results: (RawInspection & ImageSource)[] = [];
   const pace = new Pace();
   let done = 0;
   for (const round of rounds) {
@@ -369,7 +369,7 @@ async function calibrateOn(
       for (const source of sources) {
         throwIfAborted(options.signal, 'while calibrating; the checkpoint holds the trained state');
         const image = await readImage(source, options.skipUnreadable ?? false, skippedImages);
-        if (image) results.push({ ...(await network.run([image]))[0]!, name: source.name });
+        if (image) results.push({ ...source, ...(await network.run([image]))[0]! });
         done++;
         options.onProgress?.({ phase: 'calibrating', done, total, ...pace.at(done, total) });
       }
@@ -380,16 +380,18 @@ async function calibrateOn(
   if (results.length === 0) throw new InputError(`None of the ${total} calibration images can be read. ${skippedImages[0]?.reason ?? ''}`, { code: 'no-images' });
   const calibrated = (of: readonly Pick<RawInspection, 'score' | 'map'>[]) => calibrate({ scores: of.map((r) => r.score), maps: of.map((r) => r.map), ...about });
   const scores = results.map((r) => r.score);
+  const names = [...new Set(used.map(({ category }) => category))].filter((name) => name !== undefined);
   const zeroShots = results.flatMap(({ zeroShot }) => (zeroShot ? [zeroShot] : []));
   return {
     calibration: calibrated(results),
+    ...(names.length > 1 && { categories: (await import('./categories.ts')).calibrateCategories(names, results, used, about) }),
     ...(zeroShots.length > 0 && { zeroShotCalibration: calibrated(zeroShots) }),
     outliers: outlyingScores(scores).map((i) => ({ name: results[i]!.name, score: scores[i]! })),
     skippedImages,
   };
 }
 
-function metadataOf({ encoder }: TrainOptions, { config, resize }: Settings, calibrations: Pick<ModelMetadata, 'calibration' | 'zeroShotCalibration'>, training: TrainingRecord): ModelMetadata {
+function metadataOf({ encoder }: TrainOptions, { config, resize }: Settings, calibrations: Pick<ModelMetadata, 'calibration' | 'categories' | 'zeroShotCalibration'>, training: TrainingRecord): ModelMetadata {
   return {
     version: 1,
     encoder: { name: encoder.name, sha256: encoder.sha256, numHeads: encoder.architecture.numHeads, architecture: encoder.architecture },

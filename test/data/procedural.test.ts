@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { testImages, trainingImages } from '../../src/data/layout.ts';
+import type { DatasetCategory } from '../../src/data/dataset.ts';
+import { readDataset } from '../../src/data/layout.ts';
 import { type DefectKind, defectKinds, defectKindsOf, proceduralSet, proceduralTextures, renderSample } from '../../src/data/procedural.ts';
 import { UsageError } from '../../src/errors.ts';
 import { labelRegions } from '../../src/evaluate/regions.ts';
@@ -83,11 +84,11 @@ describe('proceduralSet', () => {
   it('names its samples as MVTec AD does, with every kind in turn', () => {
     const listing = set.flatMap(({ path, maskPath }) => (maskPath ? [path, maskPath] : [path]));
     expect(new Set(listing).size).toBe(5 + 3 + 2 * 15);
-    expect(trainingImages(listing, 'set')).toEqual(set.slice(0, 5).map(({ path }) => path));
-    const tests = testImages(listing, 'set');
+    const [{ train, tests }] = readDataset(listing, new Map(), 'set').categories as [DatasetCategory];
+    expect(train).toEqual(set.slice(0, 5).map(({ path }) => path));
     expect(tests.length).toBe(18);
-    for (const { path, label, defect, maskPath } of tests) {
-      expect(set.find((sample) => sample.path === path)).toMatchObject({ label, defect, ...(maskPath !== undefined && { maskPath }) });
+    for (const { path, label, defect, maskPaths } of tests) {
+      expect(set.find((sample) => sample.path === path)).toMatchObject({ label, defect, ...(maskPaths && { maskPath: maskPaths[0] }) });
     }
     const counts = defectKindsOf('woven-cloth').map((kind: DefectKind) => tests.filter(({ defect }) => defect === kind).length);
     expect(counts).toEqual([3, 3, 3, 2, 2, 2]);

@@ -2,8 +2,8 @@
 // names the file.
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { EncoderMismatchError, InpFormerError, InputError } from '../../src/errors.ts';
-import { configOf, readModel, readModelMetadata, writeModel, type ModelMetadata } from '../../src/inspect/model-file.ts';
+import { EncoderMismatchError, InpFormerError, InputError, UsageError } from '../../src/errors.ts';
+import { calibrationFor, configOf, readModel, readModelMetadata, writeModel, type ModelMetadata } from '../../src/inspect/model-file.ts';
 import { detectorConfig, remembered } from '../../src/model/config.ts';
 import { initialTrainables } from '../../src/train/trainables.ts';
 import { readSafetensors, writeSafetensors } from '../../src/weights/safetensors.ts';
@@ -39,6 +39,17 @@ describe('a model file', () => {
     expect(shapes.get('aggregation.0.attn.kv.weight')).toEqual([64, 32]);
     expect(shapes.get('bottleneck.0.fc1.weight')).toEqual([128, 32]);
     expect(shapes.get('decoder.1.attn.learn_scale')).toEqual([2, 1, 1]);
+  });
+
+  it('knows categories, each with its calibration', () => {
+    const [low, high] = [{ ...metadata.calibration, threshold: 0.1 }, { ...metadata.calibration, threshold: 0.9 }];
+    const unified = { ...metadata, categories: [{ name: 'screw', images: 3, calibration: low }, { name: 'visa/pcb1', images: 4, calibration: high }] };
+    const read = readModelMetadata(writeModel(values, unified));
+    expect(read).toEqual(unified);
+    expect([calibrationFor(read, undefined), calibrationFor(read, 'screw'), calibrationFor(read, 'visa/pcb1')]).toEqual([metadata.calibration, low, high]);
+    expect(() => calibrationFor(read, 'pcb1')).toThrow(UsageError);
+    expect(() => calibrationFor(read, 'pcb1')).toThrow(/no category "pcb1": it knows screw, visa\/pcb1/);
+    expect(() => calibrationFor(metadata, 'screw')).toThrow(/trained on one kind of image/);
   });
 
   it('is refused with another encoder, both named', async () => {
@@ -83,6 +94,8 @@ describe('damage', () => {
     ['no JSON', '{'], ['null', 'null'], ['a list', '[]'], ['another version', JSON.stringify({ ...metadata, version: 2 })],
     ...(['encoder', 'resize', 'crop', 'mapSize', 'taps', 'encoderGroups', 'decoderGroups', 'calibration'] as const).map((key) => [`no ${key}`, without(key)]),
     ['a calibration without threshold', JSON.stringify({ ...metadata, calibration: { ...metadata.calibration, threshold: null } })],
+    ['categories that are no list', JSON.stringify({ ...metadata, categories: {} })], ['a category without calibration', JSON.stringify({ ...metadata, categories: [{ name: 'a', images: 1 }] })],
+    ['a category twice', JSON.stringify({ ...metadata, categories: [1, 2].map(() => ({ name: 'a', images: 1, calibration: metadata.calibration })) })], ['a category that is null', JSON.stringify({ ...metadata, categories: [null] })],
     ['a crop that is no multiple', JSON.stringify({ ...metadata, crop: 57 })], ['a crop larger than the image', JSON.stringify({ ...metadata, crop: 70 })],
     ['taps that the encoder has not', JSON.stringify({ ...metadata, taps: [0, 9] })], ['no encoder hash', JSON.stringify({ ...metadata, encoder: { ...metadata.encoder, sha256: '' } })],
   ] as [string, string][])('of the metadata (%s) is an InputError', (_, text) => {

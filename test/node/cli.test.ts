@@ -28,18 +28,19 @@ describe('help', () => {
     const { code, stdout, stderr } = await run('--help');
     expect(code).toBe(0);
     expect(stderr).toBe('');
-    for (const command of ['train', 'inspect', 'evaluate', 'ablate', 'export', 'plan', 'info', 'Exit codes: 0 done, 1 failed', '--json']) expect(stdout).toContain(command);
+    for (const command of ['train', 'inspect', 'evaluate', 'benchmark', 'ablate', 'export', 'plan', 'info', 'Exit codes: 0 done, 1 failed', '--json']) expect(stdout).toContain(command);
   });
 
   it('of each command names its options', async () => {
     const options: Record<string, string[]> = {
       train: ['--data', '--out', '--encoder', '--resize', '--crop', '--steps', '--epochs', '--warmup', '--batch-size', '--limit', '--seed', '--resume', '--tune', '--skip-unreadable', '--adapter', '--json',
         '--plus', '--textures', '--defects', '--defect-limit', '--head-steps', '--head-epochs', '--pseudo-anomalies', '--no-head', '--from',
-        '--shots', '--method', '--memory-rows', '--prototypes', '--decoder', '--neighbourhood', '--residual', '--coherence', '--no-mining'],
+        '--setting', '--categories', '--no-hold-out', '--shots', '--method', '--memory-rows', '--prototypes', '--decoder', '--neighbourhood', '--residual', '--coherence', '--no-mining'],
       pseudo: ['--data', '--out', '--count', '--resize', '--crop', '--textures', '--defects', '--defect-limit', '--seed', '--json'],
+      benchmark: ['--dataset', '--setting', '--out', '--train-on', '--categories', '--encoder', '--resize', '--crop', '--batch-size', '--epochs', '--steps', '--limit', '--limit-per-class', '--seed', '--adapter', '--json', '[train-options...]'],
       ablate: ['--data', '--out', '--variants', '--encoder', '--resize', '--crop', '--steps', '--warmup', '--batch-size', '--limit', '--limit-per-class', '--seed', '--adapter', '--json'],
-      inspect: ['--model', '--out', '--threshold', '--zero-shot', '--precision', '--encoder', '--adapter', '--json', '<images...>'],
-      evaluate: ['--model', '--data', '--zero-shot', '--precision', '--limit-per-class', '--encoder', '--skip-unreadable', '--adapter', '--json'],
+      inspect: ['--model', '--out', '--threshold', '--category', '--zero-shot', '--precision', '--encoder', '--adapter', '--json', '<images...>'],
+      evaluate: ['--model', '--data', '--categories', '--csv', '--html', '--zero-shot', '--precision', '--limit-per-class', '--encoder', '--skip-unreadable', '--adapter', '--json'],
       export: ['--model', '--out', '--format', '--batch-size', '--encoder', '--json'],
       plan: ['--encoder', '--crop', '--batch-size', '--train', '--json'],
       info: ['--adapter', '--json'],

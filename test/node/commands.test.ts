@@ -8,12 +8,16 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vites
 import type { ImageSource, RasterImage } from '../../src/data/image.ts';
 import { AbortedError, InputError } from '../../src/errors.ts';
 import { calibrate } from '../../src/inspect/calibration.ts';
+import { calibrationFor } from '../../src/inspect/model-file.ts';
 import { findRegions } from '../../src/inspect/regions.ts';
 import { runCli } from '../../src/node/cli.ts';
-import { limitPerFolder, outcomeRates } from '../../src/node/commands/evaluate.ts';
+import { publishedFor, type ProtocolSetting } from '../../src/evaluate/published.ts';
+import { protocolUnits } from '../../src/node/commands/benchmark.ts';
 import { overlayNames } from '../../src/node/commands/inspect.ts';
+import { limitPerFolder, outcomeRates } from '../../src/node/evaluation.ts';
 import { decodeImageFile, encodePng } from '../../src/node/images.ts';
 import { resizeAndCrop } from '../../src/data/preprocess.ts';
+import { calibrateCategories } from '../../src/train/categories.ts';
 
 const MAP = 56;
 const trained = vi.hoisted(() => ({ options: undefined as any, disposed: 0 }));
@@ -30,10 +34,21 @@ vi.mock('../../src/node/engine.ts', () => ({
 vi.mock('../../src/inspect/inspector.ts', () => {
   class Inspector {
     readonly metadata: any;
-    threshold: number;
-    constructor(metadata: any) {
+    threshold = 0;
+    private current: string | undefined;
+    constructor(metadata: any, category?: string) {
       this.metadata = metadata;
-      this.threshold = metadata.calibration.threshold;
+      this.category = category;
+    }
+    get calibration(): any {
+      return calibrationFor(this.metadata, this.current);
+    }
+    get category(): string | undefined {
+      return this.current;
+    }
+    set category(name: string | undefined) {
+      this.current = name;
+      this.threshold = this.calibration.threshold;
     }
     static readMetadata(model: Uint8Array, name?: string): any {
       try {
@@ -42,8 +57,8 @@ vi.mock('../../src/inspect/inspector.ts', () => {
         throw new InputError(`${name}: not a model file.`, { file: name });
       }
     }
-    static async open(_engine: unknown, model: Uint8Array): Promise<Inspector> {
-      return new Inspector(Inspector.readMetadata(model));
+    static async open(_engine: unknown, model: Uint8Array, _encoder: unknown, options: { category?: string }): Promise<Inspector> {
+      return new Inspector(Inspector.readMetadata(model), options.category);
     }
     async inspectBatch(images: RasterImage[]): Promise<object[]> {
       return images.map((image) => {
@@ -52,7 +67,7 @@ vi.mock('../../src/inspect/inspector.ts', () => {
         const geometry = { resize: this.metadata.resize, crop: this.metadata.crop, sourceWidth: image.width, sourceHeight: image.height, mapWidth: MAP, mapHeight: MAP };
         return {
           score, threshold: this.threshold, verdict: score > this.threshold ? 'defective' : 'good', map, mapWidth: MAP, mapHeight: MAP,
-          ...findRegions(map, this.metadata.calibration.pixelThreshold, geometry),
+          ...findRegions(map, this.calibration.pixelThreshold, geometry),
         };
       });
     }
@@ -77,14 +92,21 @@ vi.mock('../../src/train/train.ts', async () => {
       await options.checkpoint.save(new Uint8Array([1, 2, 3]));
       if (options.signal.aborted) throw new AbortedError('Stopped at step 1.');
       const maps: Float32Array[] = [];
+      const results: (ImageSource & { score: number; map: Float32Array })[] = [];
       for (const source of options.calibrationImages ?? options.images) {
         const image = await load(source);
-        if (image) maps.push(brightnessMap(image));
+        if (!image) continue;
+        const map = brightnessMap(image);
+        maps.push(map);
+        results.push({ ...source, score: Math.max(...map), map });
       }
+      const names = [...new Set(options.images.map((source: ImageSource) => source.category))] as string[];
       const metadata = {
         encoder: { name: options.encoder.name, sha256: options.encoder.sha256, numHeads: options.encoder.architecture.numHeads },
-        resize: options.resize, crop: options.crop, training: { images: options.images.length },
+        resize: options.resize, crop: options.crop,
         calibration: calibrate({ scores: maps.map((map) => Math.max(...map)), maps }),
+        ...(names.length > 1 && { categories: calibrateCategories(names, results, options.images, { heldOut: true }) }),
+        training: { images: options.images.length, steps: 2, batchSize: 4, seed: options.seed },
       };
       return {
         inspector: new Inspector(metadata), model: new TextEncoder().encode(JSON.stringify(metadata)),
@@ -250,6 +272,16 @@ describe('evaluate', () => {
     expect(limitPerFolder(tests, 1).map((test) => test.path)).toEqual(['test/good/a', 'test/spot/a']);
   });
 
+  it('writes CSV and an HTML report, and finds out first that it can not', async () => {
+    const { code, json } = await run(['evaluate', '--model', path('model'), '--data', path('set'), '--limit-per-class', '1', '--csv', path('report', 'r.csv'), '--html', path('report', 'r.html'), '--json']);
+    expect(code).toBe(0);
+    expect(await readFile(path('report', 'r.csv'), 'utf8')).toMatch(/^category,.*\r\nset,2,1,2,1,1,/);
+    expect(await readFile(path('report', 'r.html'), 'utf8')).toContain('None: every verdict is right.');
+    expect(json.categories).toHaveLength(1);
+    const wrong = await run(['evaluate', '--model', path('model'), '--data', path('set'), '--csv', path('set'), '--json']);
+    expect([wrong.code, wrong.json.error.message]).toEqual([1, expect.stringContaining('--csv names the CSV file')]);
+  });
+
   it('has no rates where there is nothing to judge by', () => {
     expect(outcomeRates([{ defect: 'good', label: 0, flagged: true }, { defect: 'good', label: 0, flagged: false }])).toMatchObject({ falsePositiveRate: 0.5, missRate: null });
   });
@@ -257,5 +289,127 @@ describe('evaluate', () => {
   it('needs test images', async () => {
     const { code, json } = await run(['evaluate', '--model', path('model'), '--data', path('mixed'), '--json']);
     expect([code, json.error.code]).toEqual([1, 'no-images']);
+  });
+});
+
+describe('data sets of several categories', () => {
+  const size = ['--resize', '56', '--crop', '56'];
+
+  beforeAll(async () => {
+    // The second category's normal images are brighter, so that one threshold does not fit both.
+    for (const [name, level] of [['dark', 30], ['bright', 120]] as const) {
+      const write = async (file: string, defect: boolean) => {
+        const image = picture(defect);
+        await mkdir(join(path('root', name, file), '..'), { recursive: true });
+        await writeFile(path('root', name, file), await encodePng({ ...image, data: image.data.map((value) => (value === 30 ? level : value)) }));
+      };
+      for (let i = 0; i < 8; i++) await write(`train/good/${i}.png`, false);
+      await write('test/good/0.png', false);
+      await write('test/spot/0.png', true);
+    }
+  });
+
+  it('train gives one model of all, with a threshold for each; inspect and evaluate use it', async () => {
+    const { code, json } = await run(['train', '--data', path('root'), '--out', path('multi'), ...size, '--json']);
+    expect(code).toBe(0);
+    expect(json.images).toMatchObject({ train: 12, calibration: 4, heldOut: true });
+    expect(trained.options.images.map(({ category }: ImageSource) => category)).toEqual([...Array(6).fill('bright'), ...Array(6).fill('dark')]);
+    const [bright, dark] = json.categories;
+    expect([bright.name, dark.name, bright.images]).toEqual(['bright', 'dark', 6]);
+    expect(bright.calibration.threshold).toBeGreaterThan(2 * dark.calibration.threshold);
+
+    const evaluated = await run(['evaluate', '--model', path('multi'), '--data', path('root'), '--json']);
+    expect(evaluated.json.categories.map(({ category, threshold, imageAuroc, pixelAuroc, imagesWithoutMask }: any) => [category, threshold, imageAuroc, pixelAuroc, imagesWithoutMask]))
+      .toEqual([['bright', bright.calibration.threshold, 1, null, 1], ['dark', dark.calibration.threshold, 1, null, 1]]);
+    expect(evaluated.json).toMatchObject({ images: 4, imageAuroc: 1, falsePositiveRate: 0, missRate: 0 });
+    expect(evaluated.stderr).toMatch(/1 of the 1 defective images of bright have no mask/);
+
+    const inspect = (category: string) => run(['inspect', '--model', path('multi'), path('root', 'bright', 'test', 'good'), '--category', category, '--out', path('maps5'), '--json']);
+    expect((await inspect('bright')).json).toMatchObject({ category: 'bright', defective: 0 });
+    expect((await inspect('dark')).json).toMatchObject({ threshold: dark.calibration.threshold, defective: 1 });
+    const unknown = await inspect('blue');
+    expect([unknown.code, unknown.json.error.message]).toEqual([2, expect.stringContaining('it knows bright, dark')]);
+  });
+
+  it('--setting single gives a model each, and leaves what is there; evaluate takes the folder', async () => {
+    const argv = ['train', '--data', path('root'), '--setting', 'single', '--out', path('models'), ...size, '--json'];
+    expect((await run([...argv, '--categories', 'dark'])).json.models).toMatchObject([{ category: 'dark', model: path('models', 'dark.safetensors') }]);
+    const { json } = await run([...argv, '--resume']);
+    expect(json.models).toMatchObject([{ category: 'bright', steps: 2 }, { category: 'dark', kept: true }]);
+    expect(trained.options.images[0].category).toBeUndefined();
+    expect((await run(['evaluate', '--model', path('models'), '--data', path('root'), '--json'])).json).toMatchObject({ images: 4, falsePositiveRate: 0, missRate: 0 });
+    expect((await run(['train', '--data', path('root'), '--setting', 'single', '--out', path('model'), ...size, '--json'])).json.error.message).toContain('names the folder of the models');
+  });
+
+  it('several --data stand side by side; --no-hold-out trains on all; a category that none has is refused', async () => {
+    const { json } = await run(['train', '--data', path('root', 'dark'), '--data', path('set'), '--out', path('two'), ...size, '--no-hold-out', '--limit', '3', '--json']);
+    expect(json.images).toMatchObject({ train: 6, heldOut: false });
+    expect(trained.options.calibrationImages).toBeUndefined();
+    expect([...new Set(trained.options.images.map(({ category }: ImageSource) => category))]).toEqual(['dark', 'set']);
+    const wrong = await run(['train', '--data', path('root'), '--categories', 'blue', '--out', path('two'), ...size, '--json']);
+    expect([wrong.code, wrong.json.error.message]).toEqual([2, expect.stringContaining('there are bright, dark')]);
+    expect((await run(['train', '--data', path('root'), '--data', path('root'), '--out', path('two'), ...size, '--json'])).code).toBe(2);
+  });
+
+  it('a mask of another shape than its image is an error that names it', async () => {
+    await mkdir(path('shapes', 'test', 'spot'), { recursive: true });
+    await mkdir(path('shapes', 'ground_truth', 'spot'), { recursive: true });
+    await writeFile(path('shapes', 'test', 'spot', '0.png'), await encodePng(picture(true)));
+    await writeFile(path('shapes', 'ground_truth', 'spot', '0.png'), await encodePng({ width: 56, height: 20, channels: 1, data: new Uint8Array(56 * 20).fill(255) }));
+    const { code, json, stderr } = await run(['evaluate', '--model', path('model'), '--data', path('shapes'), '--json']);
+    expect([code, json.error.file]).toEqual([1, path('shapes', 'ground_truth', 'spot', '0.png')]);
+    expect(json.error.message).toContain('the mask has 56 x 20 pixels');
+    expect(stderr).toContain('has no good test images');
+  });
+});
+
+describe('benchmark', () => {
+  const argv = (out: string, setting: string, ...more: string[]) => ['benchmark', '--dataset', path('root'), '--setting', setting, '--out', path(out), '--encoder', 'tiny', '--resize', '56', '--crop', '56', '--steps', '2', ...more, '--json'];
+
+  it('trains, evaluates each category, keeps the results and does nothing twice', async () => {
+    const first = await run(argv('bench', 'multi', '--limit-per-class', '1'));
+    expect(first.code).toBe(0);
+    expect(first.json).toMatchObject({ command: 'benchmark', setting: 'multi', dataset: null, results: [{ category: 'bright', imageAuroc: 1 }, { category: 'dark', imageAuroc: 1 }], summaries: [{ mean: { imageAuroc: 1 } }] });
+    expect(first.stderr).toContain('There is no published row');
+    expect(trained.options.calibrationImages).toBeUndefined();
+    expect((await readdir(path('bench', 'models')))).toEqual(['multi.safetensors']);
+    trained.options = undefined;
+    const again = await run(argv('bench', 'multi', '--limit-per-class', '1'));
+    expect([again.json.results, trained.options, again.stderr.includes('evaluating')]).toEqual([first.json.results, undefined, false]);
+    const other = await run(argv('bench', 'multi', '--limit-per-class', '1', '--seed', '3'));
+    expect([other.code, other.json.error.message]).toEqual([2, expect.stringContaining('seed: 1, now 3')]);
+  });
+
+  it('goes on with the category that is missing', async () => {
+    const file = path('bench2', 'benchmark.json');
+    await run(argv('bench2', 'single'));
+    expect((await readdir(path('bench2', 'models')))).toEqual(['bright.safetensors', 'dark.safetensors']);
+    const kept = JSON.parse(await readFile(file, 'utf8'));
+    delete kept.results.dark;
+    await writeFile(file, JSON.stringify(kept));
+    trained.options = undefined;
+    const { code, stderr } = await run(argv('bench2', 'single'));
+    expect([code, trained.options, stderr.includes('dark: evaluating'), stderr.includes('bright: evaluating')]).toEqual([0, undefined, true, false]);
+  });
+
+  it('says which command failed, and refuses what makes no sense', async () => {
+    const unknownOption = await run([...argv('bench3', 'multi').slice(0, -1), '--json', '--', '--no-such-option']);
+    expect([unknownOption.code, unknownOption.json.error.message]).toEqual([2, expect.stringMatching(/inp-former train .*--no-such-option[^]*unknown option/)]);
+    expect((await run(argv('bench4', 'few-0'))).code).toBe(2);
+    expect((await run(argv('bench4', 'super-multi'))).json.error.message).toContain('several data sets');
+    expect((await run(argv('bench4', 'multi', '--train-on', path('set')))).json.error.message).toContain('--train-on belongs to --setting zero');
+  });
+
+  it('asks for what each setting is, by the commands\' own options', () => {
+    const options = { dataset: ['d'], encoder: 'tiny', resize: 448, crop: 392, batchSize: 16, epochs: 200, seed: 1, adapter: 'auto' as const };
+    const categories = [{ name: 'a', folder: 'd' }, { name: 'b', folder: 'd' }];
+    const units = (setting: ProtocolSetting, more = {}) => protocolUnits({ ...options, setting, ...more }, categories);
+    expect(units('few-4')[0]!.train.join(' ')).toMatch(/^train --data d .*--no-hold-out --epochs 200 --shots 4$/);
+    expect(units('zero').map(({ model, train, evaluations }) => [model, train[4], evaluations.map(({ args }) => args.at(-1))])).toEqual([['without-a.safetensors', 'b', ['--zero-shot']], ['without-b.safetensors', 'a', ['--zero-shot']]]);
+    expect(units('zero', { trainOn: ['e'] })[0]).toMatchObject({ model: 'zero.safetensors', evaluations: [{ category: 'a' }, { category: 'b' }] });
+    expect(units('zero', { trainOn: ['e'] })[0]!.train.slice(0, 3)).toEqual(['train', '--data', 'e']);
+    expect(publishedFor('MVTec AD', 'multi')).toMatchObject({ imageAuroc: 0.997, aupro: 0.949 });
+    expect(publishedFor('MVTec AD', 'multi', true)).toMatchObject({ imageAuroc: 0.998, imageAp: null });
+    expect(publishedFor('VisA', 'few-1')).toBeUndefined();
   });
 });

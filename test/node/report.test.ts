@@ -1,6 +1,6 @@
 // The report is one file that needs nothing beside itself, and no name in it can become markup.
 import { describe, expect, it } from 'vitest';
-import { imageUri, mean, renderReport, type Report, type ReportImage } from '../../src/node/report.ts';
+import { imageUri, renderReport, type Report, type ReportImage } from '../../src/node/report.ts';
 
 const picture = { width: 4, height: 3, channels: 3, data: new Uint8Array(36).fill(90) } as const;
 
@@ -63,11 +63,5 @@ describe('renderReport', () => {
     expect(empty).not.toMatch(/NaN|undefined/);
     const equal = renderReport({ ...report, sections: [{ ...section!, threshold: 0.2, images: [section!.images[1]!] }] });
     expect(equal).not.toMatch(/NaN|undefined|Infinity/);
-  });
-
-  it('averages only what is defined', () => {
-    expect(mean([1, 0.5])).toBe(0.75);
-    expect(mean([1, null])).toBeNull();
-    expect(mean([])).toBeNull();
   });
 });

@@ -5,6 +5,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import type { ImageSource } from '../../src/data/image.ts';
 import { Engine } from '../../src/engine.ts';
 import { AbortedError, AllocationError, InputError, TrainingDivergedError, UsageError } from '../../src/errors.ts';
+import { readModelMetadata } from '../../src/inspect/model-file.ts';
 import { openSpillFile } from '../../src/node/spill.ts';
 import { trainInspector, type CheckpointStore, type TrainOptions, type TrainProgress, type TrainResult } from '../../src/train/train.ts';
 import { readSafetensors } from '../../src/weights/safetensors.ts';
@@ -60,6 +61,17 @@ describe('the same seed', () => {
     expect(record.losses.every((l) => l > 0 && l < 3)).toBe(true);
     expect(hash(await train())).toBe(hash(await reference()));
     expect(hash(await train({ seed: 2 }))).not.toBe(hash(await reference()));
+  });
+
+  it('gives the same model whatever categories the images have, which only get a threshold each', async () => {
+    const categorised = (sources: readonly ImageSource[]) => sources.map((source, i) => ({ ...source, category: i % 2 === 0 ? 'a' : 'b' }));
+    const { model } = await train({ images: categorised(images), calibrationImages: categorised(calibrationImages) });
+    const metadata = readModelMetadata(model);
+    expect(metadata.categories).toMatchObject([{ name: 'a', images: 4, calibration: { count: 1 } }, { name: 'b', images: 3, calibration: { count: 1 } }]);
+    const { categories: _, ...rest } = metadata;
+    expect(rest).toEqual(readModelMetadata((await reference()).model));
+    const tensors = (bytes: Uint8Array) => [...readSafetensors(bytes).tensors].map(([name, { data }]) => [name, data]);
+    expect(tensors(model)).toEqual(tensors((await reference()).model));
   });
 
   it('gives the same model with features spilled to a file', async () => {

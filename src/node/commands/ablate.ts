@@ -4,16 +4,14 @@
  */
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { testImages, trainingImages } from '../../data/layout.ts';
-import { splitForCalibration } from '../../inspect/calibration.ts';
 import { ablate as runVariants, findVariants, type AblationResult } from '../../train/ablation.ts';
+import { openDatasets, readMask, splitCategories } from '../dataset.ts';
+import { limitPerFolder } from '../evaluation.ts';
 import { fileError, writeFileAtomic } from '../files.ts';
-import { listFolder } from '../folders.ts';
 import { imageFileSource } from '../images.ts';
 import { openSpillFile } from '../spill.ts';
 import { duration, table, type CommandContext, type CommonOptions } from './context.ts';
 import { openEncoder } from './encoders.ts';
-import { limitPerFolder } from './evaluate.ts';
 
 export interface AblateCommandOptions extends CommonOptions {
   readonly data: string;
@@ -34,14 +32,14 @@ export async function ablate(options: AblateCommandOptions, context: CommandCont
   const { data, out, resize, crop, steps, warmup, batchSize, limit, limitPerClass, seed } = options;
   const names = options.variants?.split(',').map((name) => name.trim());
   const variants = findVariants(names);
-  const listing = await listFolder(data);
-  const split = splitForCalibration(trainingImages(listing, data), { limit });
-  const tests = limitPerFolder(testImages(listing, data), limitPerClass);
-  const source = (path: string) => imageFileSource(join(data, path));
+  // What is trained on is compared as one, so that a data set's categories count together.
+  const { categories } = await openDatasets([data], { purpose: 'testing', warn: (text) => context.warn(text) });
+  const split = splitCategories(categories, { limit });
+  const tests = categories.flatMap(({ folder, tests: own }) => limitPerFolder(own, limitPerClass).map((test) => ({ ...test, folder })));
   await mkdir(out, { recursive: true }).catch((cause: unknown) => {
     throw fileError(out, cause, 'written');
   });
-  context.field('Images', `${split.rule}; ${tests.length} are tested`);
+  context.field('Images', `${split.rules.join('; ')}; ${tests.length} are tested`);
   context.field('Variants', `${variants.length}, ${steps} steps each: ${variants.map(({ name }) => name).join(', ')}`);
   const encoder = await openEncoder(options.encoder, context);
   const engine = await context.engine(options.adapter);
@@ -51,8 +49,8 @@ export async function ablate(options: AblateCommandOptions, context: CommandCont
     const results: Omit<AblationResult, 'model'>[] = [];
     let testing = false;
     const runs = runVariants(engine, {
-      encoder, images: split.train.map(source), ...(split.heldOut && { calibrationImages: split.calibration.map(source) }),
-      tests: tests.map(({ path, label, maskPath }) => ({ source: source(path), label, ...(maskPath !== undefined && { mask: source(maskPath) }) })),
+      encoder, images: split.train, ...(split.heldOut && { calibrationImages: split.calibration }),
+      tests: tests.map((test) => ({ source: imageFileSource(join(test.folder, test.path)), label: test.label, ...(test.maskPaths && { mask: { name: join(test.folder, test.maskPaths[0]!), load: async () => (await readMask(test, test.folder))! } }) })),
       variants: variants.map(({ name }) => name),
       resize, crop, steps, batchSize, seed, ...(warmup !== undefined && { warmupSteps: warmup }),
       signal: context.signal, featureCache: { spill: openSpillFile },

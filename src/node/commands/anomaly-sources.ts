@@ -1,6 +1,7 @@
 /** The folders that made-up defects come from: textures, and real defects with their masks. */
 import { join } from 'node:path';
-import { allImages, defectImages } from '../../data/layout.ts';
+import { allImages } from '../../data/layout.ts';
+import { defectImages } from '../../data/layout-defects.ts';
 import { UsageError } from '../../errors.ts';
 import type { PlusOptions } from '../../train/train.ts';
 import { listFolder } from '../folders.ts';

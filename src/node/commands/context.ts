@@ -37,6 +37,11 @@ export class CommandContext {
     this.signal = io.signal ?? new AbortController().signal;
   }
 
+  /** For commands that are made of others. */
+  get stderr(): TextStream {
+    return this.io.stderr;
+  }
+
   /** A line for people. */
   say(text = ''): void {
     (this.json ? this.io.stderr : this.io.stdout).write(`${text}\n`);

@@ -1,24 +1,26 @@
 /**
- * `inp-former evaluate`: the seven metrics of the papers on an MVTec-style folder, and how the calibrated threshold does
- * there. Ground truth takes the reference's path to the map's grid.
+ * `inp-former evaluate`: the metrics of the papers for each category of a data set and on average, and how the calibrated
+ * threshold does there; as a table, one JSON object, CSV and an HTML report. Ground truth takes the reference's path to the
+ * map's grid.
  */
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { testImages, type LabelledImage } from '../../data/layout.ts';
-import { preprocessMask } from '../../data/preprocess.ts';
-import { InputError } from '../../errors.ts';
-import { evaluate as measure, type Evaluation, type EvaluationSample } from '../../evaluate/evaluate.ts';
+import { averageMetrics } from '../../evaluate/evaluate.ts';
 import { Inspector } from '../../inspect/inspector.ts';
+import type { ModelMetadata } from '../../inspect/model-file.ts';
 import type { Precision } from '../../model/parameters.ts';
-import { readFileChecked } from '../files.ts';
-import { listFolder } from '../folders.ts';
-import { decodeImageFile } from '../images.ts';
-import { duration, table, type CommandContext, type CommonOptions } from './context.ts';
+import { modelFileName, openDatasets, type OpenCategory } from '../dataset.ts';
+import { evaluateCategory, outcomeRates, ratesInWords, type CategoryResult, type EvaluateCategoryOptions } from '../evaluation.ts';
+import { metricsTable, resultRows, resultsCsv, thresholdTable } from '../evaluation-table.ts';
+import { readFileChecked, writeFileAtomic } from '../files.ts';
+import { duration, table, type CommandContext, type CommonOptions, type Progress } from './context.ts';
 import { openEncoderOf } from './encoders.ts';
-import { decodedBatches, type FailedImage } from './inspect.ts';
+import { prepareOutputFile } from './output.ts';
 
 export interface EvaluateCommandOptions extends CommonOptions {
   readonly model: string;
-  readonly data: string;
+  readonly data: readonly string[];
+  readonly categories?: readonly string[];
   readonly encoder?: string;
   readonly limitPerClass?: number;
   readonly threshold?: number;
@@ -26,79 +28,96 @@ export interface EvaluateCommandOptions extends CommonOptions {
   readonly precision: Precision;
   readonly skipUnreadable?: boolean;
   readonly zeroShot?: boolean;
+  readonly csv?: string;
+  readonly html?: string;
 }
 
+/** Mistakes shown in the report. */
+const WORST_MISTAKES = 12;
+
 export async function evaluate(options: EvaluateCommandOptions, context: CommandContext): Promise<number> {
-  const { model, data, limitPerClass, threshold, adapter, skipUnreadable = false } = options;
+  const { model, data, adapter, csv, html } = options;
   const started = performance.now();
-  const tests = limitPerFolder(testImages(await listFolder(data), data), limitPerClass);
-  const bytes = await readFileChecked(model);
-  const metadata = Inspector.readMetadata(bytes, model);
-  const encoder = await openEncoderOf(metadata, options.encoder, context);
+  const { datasets, categories } = await openDatasets(data, {
+    purpose: 'testing', ...(options.categories && { only: options.categories }),
+    say: (line) => context.field('Data', line), warn: (text) => context.warn(text),
+  });
+  if (csv !== undefined) await prepareOutputFile(csv, 'CSV file', 'results.csv', '--csv');
+  if (html !== undefined) await prepareOutputFile(html, 'report', 'report.html', '--html');
+  // A folder has a model for each category.
+  const isFolder = await stat(model).then((info) => info.isDirectory(), () => false);
+  const modelFiles = categories.map(({ name }) => (isFolder ? join(model, modelFileName(name)) : model));
+  const first = await openModel(modelFiles[0]!);
+  const encoder = await openEncoderOf(first.metadata, options.encoder, context);
   const engine = await context.engine(adapter);
   const progress = context.progress();
   try {
-    await progress.begin('opening', 1);
-    const batchSize = Math.min(options.batchSize, tests.length);
-    const inspector = await Inspector.open(engine, bytes, encoder, { batchSize, name: model, precision: options.precision, ...(options.zeroShot && { mode: 'zero-shot' }) });
-    if (threshold !== undefined) inspector.threshold = threshold;
-
-    await progress.begin('inspecting', tests.length);
-    const byFile = new Map(tests.map((test) => [join(data, test.path), test]));
-    const samples: EvaluationSample[] = [];
-    const outcomes: Outcome[] = [];
-    const skipped: FailedImage[] = [];
-    for await (const { images, failures } of decodedBatches([...byFile.keys()], batchSize, context.signal)) {
-      for (const failure of failures) {
-        if (!skipUnreadable) throw new InputError(`${failure.reason} (--skip-unreadable leaves such images out.)`, { file: failure.file });
-        context.warn(`skipped: ${failure.reason}`);
-        skipped.push(failure);
+    const results: CategoryResult[] = [];
+    for (const group of groupBy(categories, (_, i) => modelFiles[i]!)) {
+      const { bytes } = group.key === modelFiles[0] ? first : await openModel(group.key);
+      await progress.begin('opening', 1);
+      const inspector = await Inspector.open(engine, bytes, encoder, { batchSize: options.batchSize, name: group.key, precision: options.precision, ...(options.zeroShot && { mode: 'zero-shot' }) });
+      try {
+        results.push(...await evaluateCategories(inspector, group.items, {
+          ...options, ...(html !== undefined && { mistakes: WORST_MISTAKES }), signal: context.signal,
+        }, progress, context));
+      } finally {
+        inspector.dispose();
       }
-      const inspections = images.length === 0 ? [] : await inspector.inspectBatch(images.map(({ image }) => image));
-      for (const [i, { score, map, mapWidth, mapHeight, verdict }] of inspections.entries()) {
-        const { file } = images[i]!;
-        const { label, defect, maskPath } = byFile.get(file)!;
-        const mask = maskPath === undefined ? undefined : preprocessMask(await decodeImageFile(join(data, maskPath)), {
-          resize: metadata.resize, crop: metadata.crop, mapSize: { width: mapWidth, height: mapHeight },
-        });
-        samples.push({ name: file, score, label, map, width: mapWidth, height: mapHeight, ...(mask && { mask }) });
-        outcomes.push({ defect, label, flagged: verdict === 'defective' });
-      }
-      progress.update(samples.length + skipped.length, tests.length, '');
     }
-    const usedThreshold = inspector.threshold;
-    inspector.dispose();
-    if (samples.length === 0) throw new InputError(`${data}: none of its ${tests.length} test images could be read.`, { file: data });
-
-    await progress.begin('metrics', 1);
-    const evaluation = measure(samples);
     progress.end();
-    const seconds: Record<string, number> = { ...progress.seconds, total: (performance.now() - started) / 1000 };
-    const rates = outcomeRates(outcomes);
+    const seconds = { ...progress.seconds, total: (performance.now() - started) / 1000 };
+    const skipped = results.flatMap((result) => result.skipped);
+    const summary = summaryOf(results);
 
-    context.field('Images', `${evaluation.images} (${evaluation.defectiveImages} defective), ${evaluation.pixelImages} with pixel ground truth${skipped.length > 0 ? `, ${skipped.length} skipped` : ''}`);
-    if (evaluation.imagesWithoutMask > 0) context.warn(`${evaluation.imagesWithoutMask} defective images have no mask in ground_truth and count only for the image metrics.`);
+    context.field('Images', `${summary.images} (${summary.defectiveImages} defective), ${summary.pixelImages} with pixel ground truth${skipped.length > 0 ? `, ${skipped.length} skipped` : ''}`);
     context.say();
-    context.say(metricsTable([[metadata.encoder.name, evaluation]]));
+    context.say(metricsTable(resultRows(results)));
     context.say();
-    if (Number.isNaN(usedThreshold)) context.field('Threshold', 'none in zero-shot inspection; --threshold judges one');
-    else context.field('Threshold', `${usedThreshold.toPrecision(4)}: ${ratesInWords(rates)}`);
-    if (!Number.isNaN(usedThreshold)) context.say(table(['test folder', 'images', 'flagged'], rates.perFolder.map(({ defect, images, flagged }) => [defect, String(images), String(flagged)]), [1, 2]));
+    context.say(thresholdTable(results));
+    if (results.length === 1) {
+      const [{ threshold, perFolder }] = results as [CategoryResult];
+      context.say();
+      context.field('Threshold', Number.isFinite(threshold) ? `${threshold.toPrecision(4)}: ${ratesInWords(results[0]!)}` : 'none: give one with --threshold to have verdicts');
+      context.say(table(['kind', 'images', 'flagged'], perFolder.map(({ defect, images, flagged }) => [defect, String(images), String(flagged ?? '-')]), [1, 2]));
+    }
     context.say();
     context.field('Time', Object.entries(seconds).map(([phase, time]) => `${phase} ${duration(time)}`).join(', '));
+    if (csv !== undefined) {
+      await writeFileAtomic(csv, resultsCsv(results));
+      context.field('CSV', csv);
+    }
+    if (html !== undefined) {
+      const { renderEvaluation } = await import('../evaluation-report.ts');
+      await writeFileAtomic(html, await renderEvaluation({
+        results, summary,
+        title: datasets.map(({ title }) => title).join(' and '),
+        details: [
+          ['Model', isFolder ? `${model}, a model for each category` : model],
+          ['Data', data.join(', ')],
+          ['Encoder', `${encoder.name}, SHA-256 ${encoder.sha256}`],
+          ['Images', `resized to ${first.metadata.resize}, centre ${first.metadata.crop}${options.limitPerClass === undefined ? '' : `; the first ${options.limitPerClass} of each kind`}`],
+          ['Training', trainingInWords(first.metadata)],
+          ['Adapter', engine.adapter.name],
+          ['Time', Object.entries(seconds).map(([phase, time]) => `${phase} ${duration(time)}`).join(', ')],
+        ],
+      }));
+      context.field('Report', html);
+    }
     context.result({
       command: 'evaluate',
-      ...evaluation,
       zeroShot: options.zeroShot ?? false,
-      ...(!Number.isNaN(usedThreshold) && { threshold: usedThreshold, ...rates }),
+      ...summary,
+      ...(results.length === 1 && Number.isFinite(results[0]!.threshold) && { threshold: results[0]!.threshold, perFolder: results[0]!.perFolder }),
+      categories: results.map(categoryRecord),
       skipped,
       model,
       data,
-      encoder: metadata.encoder,
-      resize: metadata.resize,
-      crop: metadata.crop,
+      datasets: datasets.map(({ title }) => title),
+      encoder: first.metadata.encoder,
+      resize: first.metadata.resize,
+      crop: first.metadata.crop,
       adapter: { name: engine.adapter.name, isSoftware: engine.adapter.isSoftware },
-      imagesPerSecond: samples.length / seconds['inspecting']!,
       seconds,
     });
     return 0;
@@ -108,59 +127,63 @@ export async function evaluate(options: EvaluateCommandOptions, context: Command
   }
 }
 
-/** The first images, in name order, of each test folder. */
-export function limitPerFolder(tests: readonly LabelledImage[], limit: number | undefined): LabelledImage[] {
-  if (limit === undefined) return [...tests];
-  const counts = new Map<string, number>();
-  return tests.filter(({ defect }) => {
-    const count = counts.get(defect) ?? 0;
-    counts.set(defect, count + 1);
-    return count < limit;
-  });
+async function openModel(file: string): Promise<{ bytes: Uint8Array; metadata: ModelMetadata }> {
+  const bytes = await readFileChecked(file);
+  return { bytes, metadata: Inspector.readMetadata(bytes, file) };
 }
 
-export interface Outcome {
-  readonly defect: string;
-  readonly label: 0 | 1;
-  /** Whether the verdict was defective. */
-  readonly flagged: boolean;
+/** Each category with the threshold of its own, where the model has one. */
+export async function evaluateCategories(
+  inspector: Inspector, categories: readonly OpenCategory[],
+  options: Omit<EvaluateCategoryOptions, 'onProgress' | 'onSkipped'> & { readonly threshold?: number }, progress: Progress, context: CommandContext,
+): Promise<CategoryResult[]> {
+  const results: CategoryResult[] = [];
+  for (const category of categories) {
+    // Zero-shot inspection has no thresholds, hence none of a category.
+    const calibrated = inspector.mode === 'zero-shot' ? undefined : inspector.metadata.categories;
+    const known = calibrated?.some(({ name }) => name === category.name) ?? false;
+    if (calibrated && !known) context.warn(`the model was not calibrated for ${category.name}: the joint threshold judges it.`);
+    inspector.category = known ? category.name : undefined;
+    if (options.threshold !== undefined) inspector.threshold = options.threshold;
+    await progress.begin('inspecting', category.tests.length);
+    results.push(await evaluateCategory(inspector, category, {
+      ...options,
+      onProgress: (done, total) => progress.update(done, total, category.name),
+      onSkipped: (reason) => context.warn(`skipped: ${reason}`),
+    }));
+  }
+  return results;
 }
 
-export interface OutcomeRates {
-  /** Share of the normal images that were flagged; null without any. */
-  readonly falsePositiveRate: number | null;
-  /** Share of the defective images that were not; null without any. */
-  readonly missRate: number | null;
-  readonly perFolder: { readonly defect: string; readonly images: number; readonly flagged: number }[];
-}
-
-export function outcomeRates(outcomes: readonly Outcome[]): OutcomeRates {
-  const share = (label: 0 | 1, flagged: boolean) => {
-    const all = outcomes.filter((outcome) => outcome.label === label);
-    return all.length === 0 ? null : all.filter((outcome) => outcome.flagged === flagged).length / all.length;
-  };
-  const folders = [...new Set(outcomes.map(({ defect }) => defect))];
+/** What holds for all categories: counts together, metrics on average, the threshold's rates over all images. */
+export function summaryOf(results: readonly CategoryResult[]) {
+  const evaluations = results.map(({ evaluation }) => evaluation);
+  const sum = (of: (result: CategoryResult) => number): number => results.reduce((total, result) => total + of(result), 0);
+  const { falsePositiveRate, missRate } = outcomeRates(results.flatMap(({ outcomes }) => outcomes));
+  const exact = evaluations.map(({ auproExact }) => auproExact).filter((value) => value !== null);
   return {
-    falsePositiveRate: share(0, true),
-    missRate: share(1, false),
-    perFolder: folders.map((defect) => {
-      const all = outcomes.filter((outcome) => outcome.defect === defect);
-      return { defect, images: all.length, flagged: all.filter(({ flagged }) => flagged).length };
-    }),
+    ...averageMetrics(evaluations),
+    auproExact: exact.length === 0 ? null : exact.reduce((a, b) => a + b, 0) / exact.length,
+    images: sum(({ evaluation }) => evaluation.images),
+    defectiveImages: sum(({ evaluation }) => evaluation.defectiveImages),
+    pixelImages: sum(({ evaluation }) => evaluation.pixelImages),
+    imagesWithoutMask: sum(({ evaluation }) => evaluation.imagesWithoutMask),
+    falsePositiveRate, missRate,
+    imagesPerSecond: sum(({ outcomes }) => outcomes.length) / sum(({ seconds }) => seconds.inspecting),
   };
 }
 
-export function ratesInWords({ falsePositiveRate, missRate }: OutcomeRates): string {
-  const percent = (share: number | null, of: string) => (share === null ? `no ${of} images to judge by` : `${(100 * share).toFixed(1)} % of the ${of} images`);
-  return `flags ${percent(falsePositiveRate, 'good')}, misses ${percent(missRate, 'defective')}`;
+/** What programs are told of a category. */
+export function categoryRecord({ category, evaluation, threshold, falsePositiveRate, missRate, perFolder, imagesPerSecond, seconds }: CategoryResult) {
+  return { category, ...evaluation, threshold: Number.isFinite(threshold) ? threshold : null, falsePositiveRate, missRate, perFolder, imagesPerSecond, seconds };
 }
 
-/** One row per data set, the seven metrics as columns. */
-export function metricsTable(rows: readonly (readonly [string, Evaluation])[], title = ''): string {
-  const number = (value: number | null) => (value === null ? '-' : value.toFixed(3));
-  return table(
-    [title, 'I-AUROC', 'I-AP', 'I-F1max', 'P-AUROC', 'P-AP', 'P-F1max', 'AUPRO'],
-    rows.map(([name, e]) => [name, ...[e.imageAuroc, e.imageAp, e.imageF1Max, e.pixelAuroc, e.pixelAp, e.pixelF1Max, e.aupro].map(number)]),
-    [1, 2, 3, 4, 5, 6, 7],
-  );
+function trainingInWords({ training, categories }: ModelMetadata): string {
+  return training ? `${training.images} images${categories ? ` of ${categories.length} categories` : ''}, ${training.steps} steps of ${training.batchSize}, seed ${training.seed}` : 'unknown';
+}
+
+function groupBy<T>(items: readonly T[], keyOf: (item: T, i: number) => string): { key: string; items: T[] }[] {
+  const groups = new Map<string, T[]>();
+  for (const [i, item] of items.entries()) groups.set(keyOf(item, i), [...groups.get(keyOf(item, i)) ?? [], item]);
+  return [...groups].map(([key, members]) => ({ key, items: members }));
 }

@@ -9,6 +9,7 @@ import { allImages } from '../../data/layout.ts';
 import { InputError } from '../../errors.ts';
 import { FOUND_OUTLINE, overlay } from '../../inspect/heatmap.ts';
 import { Inspector, type Inspection } from '../../inspect/inspector.ts';
+import { calibrationFor } from '../../inspect/model-file.ts';
 import type { Precision } from '../../model/parameters.ts';
 import { fileError, readFileChecked, writeFileAtomic } from '../files.ts';
 import { listFolder } from '../folders.ts';
@@ -21,6 +22,7 @@ export interface InspectCommandOptions extends CommonOptions {
   readonly encoder?: string;
   readonly out: string;
   readonly threshold?: number;
+  readonly category?: string;
   readonly batchSize: number;
   readonly precision: Precision;
   readonly zeroShot?: boolean;
@@ -32,10 +34,11 @@ export interface FailedImage {
 }
 
 export async function inspect(given: readonly string[], options: InspectCommandOptions, context: CommandContext): Promise<number> {
-  const { model, out, threshold, adapter } = options;
+  const { model, out, threshold, category, adapter } = options;
   const files = await expandFolders(given);
   const bytes = await readFileChecked(model);
   const metadata = Inspector.readMetadata(bytes, model);
+  calibrationFor(metadata, category); // refuses a category that the model does not know
   await mkdir(out, { recursive: true }).catch((cause: unknown) => {
     throw fileError(out, cause, 'written');
   });
@@ -43,11 +46,11 @@ export async function inspect(given: readonly string[], options: InspectCommandO
   const engine = await context.engine(adapter);
   try {
     const batchSize = Math.min(options.batchSize, files.length);
-    const inspector = await Inspector.open(engine, bytes, encoder, { batchSize, name: model, precision: options.precision, ...(options.zeroShot && { mode: 'zero-shot' }) });
-    const calibration = options.zeroShot ? metadata.zeroShotCalibration! : metadata.calibration;
+    const inspector = await Inspector.open(engine, bytes, encoder, { batchSize, name: model, precision: options.precision, ...(options.zeroShot && { mode: 'zero-shot' }), ...(category !== undefined && { category }) });
+    const { calibration } = inspector;
     if (threshold !== undefined) inspector.threshold = threshold;
     if (Number.isNaN(inspector.threshold)) context.field('Threshold', 'none: zero-shot scores of things that the model does not know have no calibrated one; --threshold gives one');
-    else context.field('Threshold', `${inspector.threshold.toPrecision(4)} (${threshold === undefined ? metadata.calibration.rule : 'given with --threshold'})`);
+    else context.field('Threshold', `${inspector.threshold.toPrecision(4)} (${threshold === undefined ? `${category === undefined ? '' : `${category}: `}${calibration.rule}` : 'given with --threshold'})`);
     context.say();
     context.say('   score  verdict    image');
 
@@ -93,6 +96,7 @@ export async function inspect(given: readonly string[], options: InspectCommandO
       command: 'inspect',
       model,
       zeroShot: options.zeroShot ?? false,
+      ...(category !== undefined && { category }),
       ...(!Number.isNaN(used) && { threshold: used }),
       scale: { low: calibration.scaleLow, high: calibration.scaleHigh },
       adapter: { name: engine.adapter.name, isSoftware: engine.adapter.isSoftware },

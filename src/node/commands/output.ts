@@ -10,9 +10,9 @@ import { fileError, writeFileAtomic } from '../files.ts';
  * @param example a usual name for it
  * @throws InputError
  */
-export async function prepareOutputFile(out: string, kind: string, example: string): Promise<void> {
+export async function prepareOutputFile(out: string, kind: string, example: string, option = '--out'): Promise<void> {
   if (await stat(out).then((info) => info.isDirectory(), () => false)) {
-    throw new InputError(`${out}: this is a folder; --out names the ${kind}, e.g. ${join(out, example)}.`, { file: out });
+    throw new InputError(`${out}: this is a folder; ${option} names the ${kind}, e.g. ${join(out, example)}.`, { file: out });
   }
   await mkdir(dirname(out), { recursive: true }).catch((cause: unknown) => {
     throw fileError(dirname(out), cause, 'written');

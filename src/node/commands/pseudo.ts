@@ -4,15 +4,14 @@
  */
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { trainingImages } from '../../data/layout.ts';
 import type { RasterImage } from '../../data/image.ts';
 import { resizeAndCrop } from '../../data/preprocess.ts';
 import { pseudoAnomaly, type DefectKind } from '../../data/pseudo-anomaly.ts';
 import { Random } from '../../data/random.ts';
 import { AbortedError, UsageError } from '../../errors.ts';
 import { readDefects, sampleSeed } from '../../train/defects.ts';
+import { openDatasets } from '../dataset.ts';
 import { fileError, writeFileAtomic } from '../files.ts';
-import { listFolder } from '../folders.ts';
 import { encodePng, imageFileSource } from '../images.ts';
 import { anomalySources, type AnomalySourceOptions } from './anomaly-sources.ts';
 import type { CommandContext } from './context.ts';
@@ -30,7 +29,8 @@ export async function pseudo(options: PseudoCommandOptions, context: CommandCont
   const { data, out, count, resize, crop, seed } = options;
   if (crop > resize) throw new UsageError(`--crop ${crop} does not fit into --resize ${resize}: give a --crop of at most ${resize}.`);
   const { textures = [], defects: defectSources = [] } = await anomalySources(options, context);
-  const images = trainingImages(await listFolder(data), data).map((path) => imageFileSource(join(data, path)));
+  const { categories } = await openDatasets([data], { purpose: 'training' });
+  const images = categories.flatMap(({ folder, train }) => train.map((path) => imageFileSource(join(folder, path))));
   const defects = await readDefects(defectSources, { resize, crop });
   await mkdir(out, { recursive: true }).catch((cause: unknown) => { throw fileError(out, cause, 'written'); });
   const samples: { name: string; source: string; kind: DefectKind; defectiveShare: number }[] = [];

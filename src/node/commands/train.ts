@@ -1,29 +1,27 @@
 /**
- * `inp-former train`: a folder of normal images becomes a model file. What can fail cheaply fails first: options, folder,
- * place to write, encoder, adapter. A run that is stopped leaves `<out>.checkpoint`, from which `--resume` goes on.
+ * `inp-former train`: folders of normal images become a model file: one model of all categories, or with `--setting single`
+ * a folder with one for each. What can fail cheaply fails first: options, folders, place to write, encoder, adapter. A run
+ * that is stopped leaves `<out>.checkpoint`, from which `--resume` goes on.
  */
 import { existsSync } from 'node:fs';
-import { readFile, rm } from 'node:fs/promises';
+import { mkdir, readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { trainingImages } from '../../data/layout.ts';
 import { InputError, UsageError } from '../../errors.ts';
-import { splitForCalibration, type CalibrationSplit } from '../../inspect/calibration.ts';
+import type { Engine } from '../../index.ts';
 import type { CoherenceKind } from '../../inspect/model-file.ts';
 import type { DecoderKind, Method } from '../../model/config.ts';
 import { trainInspector, type CheckpointStore, type PlusOptions } from '../../train/train.ts';
+import type { EncoderWeights } from '../../weights/encoder.ts';
+import { modelFileName, openDatasets, splitCategories, type OpenCategory } from '../dataset.ts';
 import { fileError, readFileChecked, writeFileAtomic } from '../files.ts';
-import { listFolder } from '../folders.ts';
-import { imageFileSource } from '../images.ts';
 import { openSpillFile } from '../spill.ts';
-import { byteSize, duration, type CommandContext, type CommonOptions } from './context.ts';
 import { anomalySources } from './anomaly-sources.ts';
+import { byteSize, duration, type CommandContext, type CommonOptions } from './context.ts';
 import { openEncoder } from './encoders.ts';
 import { prepareOutputFile } from './output.ts';
 
-export interface TrainCommandOptions extends CommonOptions {
-  readonly data: string;
-  readonly out: string;
-  readonly encoder: string;
+/** What is trained, and how: the same for one model and for many. */
+export interface TrainingSettings {
   readonly resize?: number;
   readonly crop?: number;
   readonly steps?: number;
@@ -32,7 +30,8 @@ export interface TrainCommandOptions extends CommonOptions {
   readonly batchSize: number;
   readonly limit?: number;
   readonly seed: number;
-  readonly resume?: boolean;
+  /** False: all images are trained on, as published protocols do, and the threshold comes from them too. */
+  readonly holdOut?: boolean;
   readonly tune?: boolean;
   readonly skipUnreadable?: boolean;
   readonly plus?: boolean;
@@ -56,95 +55,144 @@ export interface TrainCommandOptions extends CommonOptions {
   readonly mining: boolean;
 }
 
+export interface TrainCommandOptions extends CommonOptions, TrainingSettings {
+  readonly data: readonly string[];
+  readonly categories?: readonly string[];
+  readonly setting: 'multi' | 'single';
+  readonly out: string;
+  readonly encoder: string;
+  readonly resume?: boolean;
+}
+
 export async function train(options: TrainCommandOptions, context: CommandContext): Promise<number> {
-  const { data, out, resize, crop, steps, epochs, warmup, batchSize, limit, seed, tune, resume = false, skipUnreadable = false } = options;
+  const { data, out, setting, resize, crop, resume = false } = options;
   if (options.from === undefined && (crop ?? 392) > (resize ?? 448)) throw new UsageError(`--crop ${crop ?? 392} does not fit into --resize ${resize ?? 448}: give a --crop of at most ${resize ?? 448}.`);
   const plus = await plusOptions(options, context);
-  const isMemory = options.method === 'memory';
-  if (isMemory && (steps ?? epochs ?? warmup ?? (resume || undefined)) !== undefined) throw new UsageError('--method memory trains nothing: leave out --steps, --epochs, --warmup and --resume.');
-  if (isMemory && options.plus) throw new UsageError('--method memory trains nothing: leave out --plus.');
-  const checkpointFile = await prepareOutput(out, resume, context);
+  if (options.method === 'memory') {
+    if ((options.steps ?? options.epochs ?? options.warmup ?? (resume && setting === 'multi' ? true : undefined)) !== undefined) throw new UsageError('--method memory trains nothing: leave out --steps, --epochs, --warmup and --resume.');
+    if (plus) throw new UsageError('--method memory trains nothing: leave out --plus.');
+  }
+  if (setting === 'multi') await prepareOutput(out, resume, context);
+  else await prepareFolder(out);
 
-  const started = performance.now();
-  const files = trainingImages(await listFolder(data), data);
-  const split = options.shots === undefined ? splitForCalibration(files, { limit }) : fewShotSplit(files, options.shots);
-  const sources = (paths: readonly string[]) => paths.map((path) => imageFileSource(join(data, path)));
-  context.field('Images', split.rule);
-
+  const { categories } = await openDatasets(data, {
+    purpose: 'training', ...(options.categories && { only: options.categories }),
+    say: (line) => context.field('Data', line), warn: (text) => context.warn(text),
+  });
   const encoder = await openEncoder(options.encoder, context);
   const engine = await context.engine(options.adapter);
+  try {
+    if (setting === 'multi') {
+      const result = await trainModel(engine, encoder, categories, { ...options, ...(plus && { plusOptions: plus }), out, resume }, context);
+      context.say(`\nNext: inp-former inspect --model ${quoted(out)} IMAGE…`);
+      context.result({ command: 'train', ...result });
+      return 0;
+    }
+    const models: object[] = [];
+    for (const [i, category] of categories.entries()) {
+      const file = join(out, modelFileName(category.name));
+      context.say(`\n${category.name} (${i + 1} of ${categories.length})`);
+      if (resume && existsSync(file)) {
+        context.field('Model', `${file} is there`);
+        models.push({ category: category.name, model: file, kept: true });
+        continue;
+      }
+      const goesOn = resume && existsSync(`${file}.checkpoint`);
+      models.push({ category: category.name, ...await trainModel(engine, encoder, [category], { ...options, ...(plus && { plusOptions: plus }), out: file, resume: goesOn }, context) });
+    }
+    context.say(`\nNext: inp-former evaluate --model ${quoted(out)} ${data.map((folder) => `--data ${quoted(folder)}`).join(' ')}`);
+    context.result({ command: 'train', setting, out, models });
+    return 0;
+  } finally {
+    engine.dispose();
+  }
+}
+
+export interface TrainModelOptions extends TrainingSettings {
+  /** What the options of INP-Former++ came to. */
+  readonly plusOptions?: PlusOptions;
+  readonly out: string;
+  readonly resume: boolean;
+}
+
+/** Trains one model on the normal images of all the categories, writes it to `out` and says how it went. */
+export async function trainModel(engine: Engine, encoder: EncoderWeights, categories: readonly OpenCategory[], options: TrainModelOptions, context: CommandContext): Promise<object> {
+  const { out, resume, resize, crop, steps, epochs, warmup, batchSize, limit, seed, tune, holdOut = true, skipUnreadable = false, plusOptions: plus } = options;
+  const started = performance.now();
+  const { shots, method, memoryRows } = options;
+  const isMemory = method === 'memory';
+  // The shots are drawn by trainInspector, and nothing else is looked at.
+  const split = splitCategories(categories, { limit, holdOut: holdOut && shots === undefined });
+  if (shots === undefined) for (const rule of split.rules) context.field('Images', rule);
+  else context.field('Images', `${shots} of ${categories.map(({ name, train: { length } }) => (categories.length > 1 ? `${length} of ${name}` : String(length))).join(', ')}, drawn by the seed; the others are not looked at`);
+  const checkpointFile = `${out}.checkpoint`;
   const progress = context.progress();
-  const store = checkpointStore(checkpointFile);
   try {
     const { inspector, model, record } = await trainInspector(engine, {
       encoder,
-      images: sources(split.train),
+      images: split.train,
       // Where none can be held out, calibration happens on the training images, which trainInspector knows by their absence here.
-      ...(split.heldOut && { calibrationImages: sources(split.calibration) }),
+      ...(split.heldOut && { calibrationImages: split.calibration }),
       batchSize, seed, skipUnreadable, resume,
       ...(resize !== undefined && { resize }),
       ...(crop !== undefined && { crop }),
       ...(plus && { plus }),
       ...detectorSettings(options),
-      ...(options.shots !== undefined && { shots: options.shots }),
-      ...(options.memoryRows !== undefined && { memoryRows: options.memoryRows }),
+      ...(shots !== undefined && { shots }),
+      ...(memoryRows !== undefined && { memoryRows }),
       ...(steps !== undefined && { steps }),
       ...(epochs !== undefined && { epochs }),
       ...(warmup !== undefined && { warmupSteps: warmup }),
       ...(tune !== undefined && { tune }),
       signal: context.signal,
       onProgress: progress.onTraining,
-      checkpoint: store,
+      checkpoint: checkpointStore(checkpointFile),
       featureCache: { spill: openSpillFile },
     });
     progress.end();
-    const { calibration } = inspector.metadata;
+    const { calibration, categories: records, training, memoryRows: storedRows } = inspector.metadata;
     inspector.dispose();
     await writeFileAtomic(out, model);
     await rm(checkpointFile, { force: true });
 
     for (const { name, reason } of record.skipped) context.warn(`skipped ${name}: ${reason}`);
     for (const { name, score } of record.outliers) context.warn(`${name} scores ${score.toPrecision(3)}, far above the other normal images: the threshold leaves it aside; look whether it is defective.`);
-    if (options.shots !== undefined && !(isMemory && options.shots > 1)) context.warn('the threshold comes from views of the shots alone, which say little of how parts differ: look at the scores of new good parts, and give --threshold.');
+    if (shots !== undefined && !(isMemory && shots > 1)) context.warn('the threshold comes from views of the shots alone, which say little of how parts differ: look at the scores of new good parts, and give --threshold.');
     const seconds = (performance.now() - started) / 1000;
-    const { training, memoryRows } = inspector.metadata;
-    if (isMemory) context.field('Memory', `${memoryRows} tokens of ${training.images} ${training.shots === undefined ? 'images' : 'views'}`);
+    if (isMemory) context.field('Memory', `${storedRows} tokens of ${training.images} ${shots === undefined ? 'images' : 'views'}`);
     if (record.steps > 0) context.field('Trained', `${record.steps} steps in ${duration(record.seconds)}, ${record.imagesPerSecond.toPrecision(3)} images/s, final loss ${record.finalLoss.toFixed(4)}`);
     if (record.head) context.field('Head', `${record.head.steps} steps in ${duration(record.head.seconds)}, ${record.head.imagesPerSecond.toPrecision(3)} images/s, final loss ${record.head.finalLoss.toFixed(4)}`);
     context.field('Phases', Object.entries(progress.seconds).map(([phase, time]) => `${phase} ${duration(time)}`).join(', '));
     context.field('Threshold', `${calibration.threshold.toPrecision(4)} (${calibration.rule})`);
+    if (records) context.field('Categories', records.map(({ name, calibration: own }) => `${name} ${own.threshold.toPrecision(4)}`).join(', '));
     context.field('Model', `${out} (${byteSize(model.length)})`);
-    context.say(`\nNext: inp-former inspect --model ${quoted(out)} IMAGE…`);
-    context.result({
-      command: 'train',
+    return {
       model: out,
       bytes: model.length,
-      images: { train: training.shots === undefined ? split.train.length : training.images, calibration: split.calibration.length, heldOut: split.heldOut, skipped: record.skipped, outliers: record.outliers },
-      method: options.method,
-      ...(options.shots !== undefined && { shots: options.shots }),
-      ...(isMemory && { memoryRows }),
+      images: { train: shots === undefined ? split.train.length : training.images, calibration: split.calibration.length, heldOut: split.heldOut, skipped: record.skipped, outliers: record.outliers },
+      method,
+      ...(shots !== undefined && { shots }),
+      ...(isMemory && { memoryRows: storedRows }),
       steps: record.steps,
       finalLoss: record.finalLoss,
       ...(record.head && { head: { steps: record.head.steps, finalLoss: record.head.finalLoss, imagesPerSecond: record.head.imagesPerSecond, seconds: record.head.seconds } }),
       threshold: calibration.threshold,
       calibration,
+      ...(records && { categories: records }),
       encoder: { name: encoder.name, sha256: encoder.sha256 },
       adapter: { name: engine.adapter.name, isSoftware: engine.adapter.isSoftware },
       imagesPerSecond: record.imagesPerSecond,
       seconds: { ...progress.seconds, training: record.seconds, total: seconds },
-    });
-    return 0;
+    };
   } catch (error) {
     progress.end();
     if (existsSync(checkpointFile)) context.say(`The state of the training is kept in ${checkpointFile}; the same command with --resume goes on from there.`);
     throw error;
-  } finally {
-    engine.dispose();
   }
 }
 
 /** What `--plus` and the flags that go with it ask for; undefined without. */
-async function plusOptions(options: TrainCommandOptions, context: CommandContext): Promise<PlusOptions | undefined> {
+async function plusOptions(options: TrainingSettings, context: CommandContext): Promise<PlusOptions | undefined> {
   const { plus = false, head, headSteps, headEpochs, pseudoAnomalies, from } = options;
   if (!plus) {
     const flags = { textures: '--textures', defects: '--defects', defectLimit: '--defect-limit', headSteps: '--head-steps', headEpochs: '--head-epochs', pseudoAnomalies: '--pseudo-anomalies', from: '--from' } as const;
@@ -167,18 +215,13 @@ async function plusOptions(options: TrainCommandOptions, context: CommandContext
   };
 }
 
-/** The shots are drawn by trainInspector, and nothing else is looked at. */
-function fewShotSplit(files: string[], shots: number): Pick<CalibrationSplit<string>, 'train' | 'calibration' | 'heldOut' | 'rule'> {
-  return { train: files, calibration: [], heldOut: false, rule: `${shots} of ${files.length}, drawn by the seed; the others are not looked at` };
-}
-
 /** What the options of ablations say, as `trainInspector` takes it. */
-export function detectorSettings({ method, prototypes, decoder, neighbourhood, residual = false, coherence, mining }: Pick<TrainCommandOptions, 'method' | 'prototypes' | 'decoder' | 'neighbourhood' | 'residual' | 'coherence' | 'mining'>) {
+export function detectorSettings({ method, prototypes, decoder, neighbourhood, residual = false, coherence, mining }: Pick<TrainingSettings, 'method' | 'prototypes' | 'decoder' | 'neighbourhood' | 'residual' | 'coherence' | 'mining'>) {
   return { method, numPrototypes: prototypes, decoder, neighbourhood, residual, coherence, mining };
 }
 
-/** Finds out now, not after hours of training, that the model can't be written. Returns the checkpoint's path. */
-async function prepareOutput(out: string, resume: boolean, context: CommandContext): Promise<string> {
+/** Finds out now, not after hours of training, that the model can't be written. */
+async function prepareOutput(out: string, resume: boolean, context: CommandContext): Promise<void> {
   const checkpointFile = `${out}.checkpoint`;
   await prepareOutputFile(out, 'model file', 'model.safetensors');
   if (resume && !existsSync(checkpointFile)) {
@@ -187,7 +230,15 @@ async function prepareOutput(out: string, resume: boolean, context: CommandConte
   if (!resume && existsSync(checkpointFile)) {
     context.warn(`${checkpointFile} is left from a run that was stopped and will be replaced; to go on from it, stop now and add --resume.`);
   }
-  return checkpointFile;
+}
+
+async function prepareFolder(out: string): Promise<void> {
+  if (await stat(out).then((info) => !info.isDirectory(), () => false)) {
+    throw new InputError(`${out}: this is a file; with --setting single --out names the folder of the models.`, { file: out });
+  }
+  await mkdir(out, { recursive: true }).catch((cause: unknown) => {
+    throw fileError(out, cause, 'written');
+  });
 }
 
 function checkpointStore(path: string): CheckpointStore {
