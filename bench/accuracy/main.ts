@@ -28,6 +28,7 @@ const usage = `Usage: npm run accuracy -- --data DIR [--data DIR …] [options]
   --out DIR         results (default out/accuracy); the same command goes on from what is there
   --encoder NAME    default tiny        --size PIXELS   default 224, resize and crop
   --steps N         default 60          --batch-size N  default 8        --seed N  default 1
+  --head-steps N    of the segmentation head of INP-Former++; default: as `train` does
   --limit N         normal images of each category to train on, default 64
   --limit-per-class N  test images of each kind, default 24
   --adapter NAME    default auto`;
@@ -60,12 +61,12 @@ function parse(argv: readonly string[]) {
     options: {
       data: { type: 'string', multiple: true, default: [] }, categories: { type: 'string' }, settings: { type: 'string' }, 'no-drawn': { type: 'boolean', default: false },
       out: { type: 'string', default: 'out/accuracy' }, encoder: { type: 'string', default: 'tiny' }, size: { type: 'string', default: '224' },
-      steps: { type: 'string', default: '60' }, 'batch-size': { type: 'string', default: '8' }, seed: { type: 'string', default: '1' },
+      steps: { type: 'string', default: '60' }, 'head-steps': { type: 'string' }, 'batch-size': { type: 'string', default: '8' }, seed: { type: 'string', default: '1' },
       limit: { type: 'string', default: '64' }, 'limit-per-class': { type: 'string', default: '24' }, adapter: { type: 'string', default: 'auto' },
     },
   });
-  const number = (name: 'size' | 'steps' | 'batch-size' | 'seed' | 'limit' | 'limit-per-class'): number => {
-    if (!/^\d+$/.test(values[name])) throw new Error(`--${name} must be a whole number, got ${values[name]}.`);
+  const number = (name: 'size' | 'steps' | 'head-steps' | 'batch-size' | 'seed' | 'limit' | 'limit-per-class'): number => {
+    if (!/^\d+$/.test(values[name] ?? '')) throw new Error(`--${name} must be a whole number, got ${values[name]}.`);
     return Number(values[name]);
   };
   const list = (text: string | undefined): string[] | undefined => text?.split(',').map((name) => name.trim()).filter((name) => name !== '');
@@ -76,7 +77,7 @@ function parse(argv: readonly string[]) {
   return {
     data: values.data, categories: list(values.categories), settings: settings.filter(({ id }) => !wanted || wanted.includes(id)), drawn: !values['no-drawn'], out: resolve(values.out),
     encoder: values.encoder, adapter: values.adapter,
-    figures: { size: number('size'), steps: number('steps'), batchSize: number('batch-size'), seed: number('seed'), limit: number('limit'), limitPerClass: number('limit-per-class') },
+    figures: { size: number('size'), steps: number('steps'), headSteps: values['head-steps'] === undefined ? undefined : number('head-steps'), batchSize: number('batch-size'), seed: number('seed'), limit: number('limit'), limitPerClass: number('limit-per-class') },
   };
 }
 

@@ -4,6 +4,8 @@
  */
 export interface Figures {
   readonly steps: number;
+  /** Of the segmentation head, where a setting has one; by default what `train` does. */
+  readonly headSteps: number | undefined;
   readonly seed: number;
 }
 
@@ -24,10 +26,12 @@ export interface Setting {
   job(category: string, all: readonly string[], figures: Figures, defectsOf: (category: string) => string): Job | undefined;
 }
 
-const single = (id: string, title: string, more: (category: string, defectsOf: (category: string) => string) => readonly string[], file = id): Setting => ({
+const single = (id: string, title: string, more: (category: string, defectsOf: (category: string) => string, figures: Figures) => readonly string[], file = id): Setting => ({
   id, title,
-  job: (category, _all, { steps }, defectsOf) => ({ model: `${file}-${category}`, trainOn: [category], train: ['--steps', String(steps), ...more(category, defectsOf)], evaluate: [] }),
+  job: (category, _all, figures, defectsOf) => ({ model: `${file}-${category}`, trainOn: [category], train: ['--steps', String(figures.steps), ...more(category, defectsOf, figures)], evaluate: [] }),
 });
+
+const plus = ({ headSteps }: Figures): string[] => ['--plus', ...(headSteps === undefined ? [] : ['--head-steps', String(headSteps)])];
 
 /** A memory is not trained, so that it takes no steps. */
 const memory: Setting = {
@@ -40,8 +44,8 @@ const other = (category: string, all: readonly string[]): string | undefined => 
 
 export const settings: readonly Setting[] = [
   single('base', 'single-class', () => []),
-  single('plus', 'INP-Former++', () => ['--plus']),
-  single('plus-defects', 'INP-Former++, 5 real defects', (category, defectsOf) => ['--plus', '--defects', defectsOf(category)]),
+  single('plus', 'INP-Former++', (_category, _defectsOf, figures) => plus(figures)),
+  single('plus-defects', 'INP-Former++, 5 real defects', (category, defectsOf, figures) => [...plus(figures), '--defects', defectsOf(category)]),
   single('shots-1', '1 shot', () => ['--shots', '1']),
   single('shots-2', '2 shots', () => ['--shots', '2']),
   single('shots-4', '4 shots', () => ['--shots', '4']),

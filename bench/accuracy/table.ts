@@ -32,7 +32,7 @@ export function markdown({ conditions, categories, cells }: Table, settings: rea
     return own.length === categories.length ? own : [];
   });
   const whole = categories.length > 1 && means !== '' ? [`### Mean over ${categories.length} categories\n\n${header}\n${means}`] : [];
-  return `${Object.entries(conditions).map(([name, value]) => `${name} ${String(value)}`).join(', ')}\n\n${[...sections, ...whole].join('\n\n')}\n`;
+  return `${Object.entries(conditions).filter(([, value]) => value !== undefined).map(([name, value]) => `${name} ${String(value)}`).join(', ')}\n\n${[...sections, ...whole].join('\n\n')}\n`;
 }
 
 /** What must hold by the papers, category by category: each line says what was found, and whether it goes the other way. */

@@ -16,12 +16,12 @@ test('real defects to train on are taken from each kind in turn, and tested on b
 });
 
 describe('settings', () => {
-  const jobs = (category: string, all: readonly string[]) => Object.fromEntries(settings.map((setting) => [setting.id, setting.job(category, all, { steps: 60, seed: 1 }, (of) => `defects/${of}`)]));
+  const jobs = (category: string, all: readonly string[]) => Object.fromEntries(settings.map((setting) => [setting.id, setting.job(category, all, { steps: 60, headSteps: 90, seed: 1 }, (of) => `defects/${of}`)]));
 
   test('have the flags of the command line, the same steps for each category, and share models', () => {
     const { base, 'plus-defects': plusDefects, 'memory-1': memory, 'zero-shot': zero, 'no-prototypes': none, multi } = jobs('b', ['a', 'b']);
     expect(base).toEqual({ model: 'base-b', trainOn: ['b'], train: ['--steps', '60'], evaluate: [] });
-    expect(plusDefects!.train).toEqual(['--steps', '60', '--plus', '--defects', 'defects/b']);
+    expect(plusDefects!.train).toEqual(['--steps', '60', '--plus', '--head-steps', '90', '--defects', 'defects/b']);
     expect(memory!.train).toEqual(['--method', 'memory', '--shots', '1']);
     expect(zero).toEqual({ model: 'base-a', trainOn: ['a'], train: ['--steps', '60'], evaluate: ['--zero-shot'] });
     expect(none!.train).toEqual(['--steps', '60', '--decoder', 'self-attention']);
