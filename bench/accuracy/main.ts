@@ -28,7 +28,7 @@ const usage = `Usage: npm run accuracy -- --data DIR [--data DIR …] [options]
   --out DIR         results (default out/accuracy); the same command goes on from what is there
   --encoder NAME    default tiny        --size PIXELS   default 224, resize and crop
   --steps N         default 60          --batch-size N  default 8        --seed N  default 1
-  --head-steps N    of the segmentation head of INP-Former++; default: as `train` does
+  --head-steps N    of the segmentation head of INP-Former++; default: as train does
   --limit N         normal images of each category to train on, default 64
   --limit-per-class N  test images of each kind, default 24
   --adapter NAME    default auto`;
