@@ -100,7 +100,8 @@ async function blend(image: RasterImage, mask: Uint8Array, folder: readonly (() 
   const kind: DefectKind = folder.length > 0 ? 'texture' : random.next() < 0.5 ? 'procedural' : 'shuffled';
   const source = kind === 'texture' ? textureSource(await random.pick(folder)(), image, random)
     : kind === 'procedural' ? proceduralSource(image, random) : shuffledSource(image, random);
-  const adjust = toneChange(random);
+  // Tiles of a fine texture look like any other part of it: only their tone tells them.
+  const adjust = toneChange(random, kind === 'shuffled' ? 1 : 0);
   const isGrey = looksGrey(image);
   const kept = random.uniform(0, opacityLoss);
   const data = new Uint8Array(image.data);
@@ -115,8 +116,8 @@ async function blend(image: RasterImage, mask: Uint8Array, folder: readonly (() 
   return { image: { width, height, channels: 3, data }, mask, kind };
 }
 
-/** Up to three changes of tone, as DRAEM varies its textures, and MemSeg the image before it is shuffled. */
-function toneChange(random: Random): (value: number) => number {
+/** `least` to three changes of tone, as DRAEM varies its textures, and MemSeg the image before it is shuffled. */
+function toneChange(random: Random, least: number): (value: number) => number {
   const changes: ((value: number) => number)[] = random.shuffle([
     () => { const gain = random.uniform(0.7, 1.3); return (v: number) => v * gain; },
     () => { const shift = random.uniform(-40, 40); return (v: number) => v + shift; },
@@ -124,7 +125,7 @@ function toneChange(random: Random): (value: number) => number {
     () => (v: number) => 255 - v,
     () => { const level = random.uniform(96, 224); return (v: number) => (v > level ? 255 - v : v); },
     () => { const step = random.pick([16, 32, 64]); return (v: number) => Math.floor(v / step) * step + step / 2; },
-  ]).slice(0, random.integer(4)).map((make) => make());
+  ]).slice(0, least + random.integer(4 - least)).map((make) => make());
   return (value) => changes.reduce((v, change) => clamp(change(v)), value);
 }
 
