@@ -8,7 +8,7 @@ import { root, setUp } from '../bin/setup.mjs';
 setUp({ bench: true });
 const { build } = await import('esbuild');
 const dist = join(root, 'bench/dist');
-const common = { bundle: true, format: 'esm', target: 'es2022', sourcemap: 'linked', outdir: dist, logLevel: 'error', absWorkingDir: root };
+const common = { bundle: true, ignoreAnnotations: true, format: 'esm', target: 'es2022', sourcemap: 'linked', outdir: dist, logLevel: 'error', absWorkingDir: root };
 await Promise.all([
   build({ ...common, entryPoints: { cli: 'bench/cli.ts', worker: 'bench/runtimes/worker.ts' }, platform: 'node', packages: 'external', outExtension: { '.js': '.mjs' } }),
   build({ ...common, entryPoints: { page: 'bench/runtimes/page.ts' }, platform: 'browser', target: 'chrome113', sourcemap: false }),

@@ -91,7 +91,9 @@ function launch(): Promise<Browser> {
 }
 
 async function bundle(script: string): Promise<Uint8Array> {
-  const result = await build({ entryPoints: [script], bundle: true, write: false, format: 'esm', platform: 'browser', target: 'chrome113', logLevel: 'silent' });
+  // Modules are imported both at once and when they are needed; with them in one file, the package's own promise to have no side effects
+  // makes esbuild forget to run some of the former.
+  const result = await build({ entryPoints: [script], bundle: true, write: false, format: 'esm', platform: 'browser', target: 'chrome113', logLevel: 'silent', ignoreAnnotations: true });
   return result.outputFiles[0]!.contents;
 }
 

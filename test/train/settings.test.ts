@@ -44,7 +44,7 @@ describe('few-shot training', () => {
   });
 
   it('takes calibration images that it is given', async () => {
-    const { metadata } = await train({ shots: 1, calibrationImages: drawnSources(9).slice(7) });
+    const { metadata } = await train({ shots: 1, calibrationImages: drawnSources(9).slice(7).map((source, i) => ({ ...source, category: 'ab'[i]! })) });
     expect(metadata.calibration.rule).toMatch(/2 normal images held out of training/);
   });
 });

@@ -1,5 +1,6 @@
 import { input } from '../../../src/graph/tensor.ts';
 import * as ops from '../../../src/ops/settings.ts';
+import { viewLength } from '../../../src/ops/warp-image.ts';
 import type { OperationCase } from '../../support/operation-case.ts';
 
 interface WarpSizes { readonly images: number; readonly views: number; readonly height: number; readonly width: number }
@@ -14,9 +15,9 @@ export const settingsCases: OperationCase[] = [
       { images: 3, views: 3, height: 17, width: 4 }, { images: 1, views: 5, height: 11, width: 11 },
     ],
     feeds: ({ views }: WarpSizes, random) => ({
-      views: Float32Array.from({ length: views * ops.viewLength }, (_, i) => (i % ops.viewLength === 6 ? i % 2 : random.uniform(-2, 2))),
+      views: Float32Array.from({ length: views * viewLength }, (_, i) => (i % viewLength === 6 ? i % 2 : random.uniform(-2, 2))),
     }),
-    build: ({ images, views, height, width }: WarpSizes) => ({ y: ops.warpImage(input('image', [images, 3, height, width]), input('views', [views, ops.viewLength])) }),
+    build: ({ images, views, height, width }: WarpSizes) => ({ y: ops.warpImage(input('image', [images, 3, height, width]), input('views', [views, viewLength])) }),
   },
   {
     // The memory's rows need no norm of 1 here; a distance is small against its terms where they have other norms.
