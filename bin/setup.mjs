@@ -12,10 +12,10 @@ const inRoot = (...parts) => join(root, ...parts);
 
 /**
  * Exits with a message where a step fails.
- * @param {{ bench?: boolean }} options bench: also installs the packages of bench/, which the benchmark and the tests against other runtimes need
+ * @param {{ bench?: boolean, app?: boolean }} options bench, app: also installs the packages of these folders: of the benchmark and the tests against other runtimes, and of the page
  * @returns {{ name: string, seconds: number }[]} the steps that were needed
  */
-export function setUp({ bench = false } = {}) {
+export function setUp({ bench = false, app = false } = {}) {
   const [major, minor] = process.versions.node.split('.').map(Number);
   if (major < 20 || (major === 20 && minor < 19)) {
     console.error(`Node ${process.versions.node} is too old: install Node 20.19 or newer.`);
@@ -23,7 +23,9 @@ export function setUp({ bench = false } = {}) {
   }
   const steps = [];
   if (!isInstalled('.')) steps.push(step('installation', ['ci', '--no-audit', '--no-fund']));
-  if (bench && !isInstalled('bench')) steps.push(step('installation of bench/', ['ci', '--prefix', 'bench', '--no-audit', '--no-fund']));
+  for (const [folder, wanted] of Object.entries({ bench, app })) {
+    if (wanted && !isInstalled(folder)) steps.push(step(`installation of ${folder}/`, ['ci', '--prefix', folder, '--no-audit', '--no-fund']));
+  }
   if (!isBuilt()) steps.push(step('build', ['run', 'build']));
   return steps;
 }

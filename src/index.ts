@@ -16,11 +16,14 @@ export * from './errors.ts';
 // Inspection and training
 export { Inspector, type Inspection, type InspectionMode, type InspectorOptions } from './inspect/inspector.ts';
 export type { CategoryRecord, CoherenceKind, ModelMetadata, TrainingRecord } from './inspect/model-file.ts';
-export { calibrate, splitForCalibration, type Calibration } from './inspect/calibration.ts';
+export { withThreshold } from './inspect/model-file.ts';
+export { calibrate, type Calibration } from './inspect/calibration.ts';
+export { splitForCalibration } from './inspect/calibration-split.ts';
+export { regionLevel } from './inspect/pixel-level.ts';
 export { colorize, overlay, heatColour, type HeatScale, type OverlayOptions } from './inspect/heatmap.ts';
-export { findRegions, type Box, type DefectRegion } from './inspect/regions.ts';
+export { findRegions, mapToSource, type Box, type DefectRegion } from './inspect/regions.ts';
 export { trainInspector } from './train/entry.ts';
-export type { CheckpointStore, TrainOptions, TrainProgress, TrainResult } from './train/train.ts';
+export type { CheckpointStore, PreviewOptions, TrainingPreview, TrainOptions, TrainProgress, TrainResult } from './train/train.ts';
 export type { FeatureCacheOptions, SpillStore } from './train/feature-cache.ts';
 export { planReport, type PlanReport, type PlanReportOptions } from './train/plan-report.ts';
 

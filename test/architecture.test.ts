@@ -38,7 +38,8 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   index: ['errors', 'data', 'weights', 'evaluate', 'gpu', 'graph', 'ops', 'model', 'engine', 'inspect', 'train', 'export'],
   node: ['errors', 'version', 'data', 'weights', 'evaluate', 'gpu', 'graph', 'ops', 'model', 'engine', 'inspect', 'train', 'export', 'index'],
   browser: ['errors', 'data', 'weights', 'evaluate', 'gpu', 'graph', 'ops', 'model', 'engine', 'inspect', 'train', 'export', 'index'],
-  app: ['browser', 'index', 'errors'],
+  // Public entries only: the page of a browser, the drawn samples, the prototypes.
+  app: ['errors', 'data', 'inspect', 'browser', 'index'],
 };
 const platformRooms = ['node', 'browser', 'app'];
 
@@ -47,7 +48,7 @@ function roomOf(file: string): string {
   return (top === 'src' ? second : top).replace(/\.ts$/, '');
 }
 
-const sources = [...filesUnder('src'), ...filesUnder('shaders'), ...filesUnder('app')].filter((file) => !file.endsWith('.d.ts'));
+const sources = [...filesUnder('src'), ...filesUnder('shaders'), ...filesUnder('app/src'), ...filesUnder('app/src', '.tsx')].filter((file) => !file.endsWith('.d.ts'));
 const core = sources.filter((file) => !platformRooms.includes(roomOf(file)));
 
 describe('rooms', () => {

@@ -26,7 +26,7 @@ const total = { passed: 0, failed: 0 };
 const started = performance.now();
 
 const hasGolden = checkGoldenSet();
-setUp({ bench: !onlyGolden });
+setUp({ bench: !onlyGolden, app: !onlyGolden });
 const adapters = total.failed === 0 ? findAdapters() : [];
 if (total.failed === 0) {
   run('without a GPU', { suite: 'pure', parallel: true });

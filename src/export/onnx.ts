@@ -65,9 +65,9 @@ export function onnxPorts({ crop, mapSize }: ModelMetadata, batchSize: number | 
   };
 }
 
-function onnxMetadata({ encoder, resize, crop, mapSize, calibration }: ModelMetadata): Record<string, string> {
+function onnxMetadata({ encoder, resize, crop, mapSize, calibration, threshold = calibration.threshold }: ModelMetadata): Record<string, string> {
   return {
-    threshold: String(calibration.threshold),
+    threshold: String(threshold),
     calibration: JSON.stringify(calibration),
     encoder: encoder.name,
     encoder_sha256: encoder.sha256,

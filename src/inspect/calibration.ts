@@ -26,6 +26,8 @@ export interface Calibration {
   /** Their sample standard deviation as the rule used it, that is, at least {@link STD_FLOOR} of the mean. */
   readonly scoreStd: number;
   readonly scoreMax: number;
+  /** All scores calibrated on, ascending: what a person compares a new score with. */
+  readonly scores: readonly number[];
   /** The rule in words, with its figures. */
   readonly rule: string;
 }
@@ -92,6 +94,7 @@ export function calibrate({ scores, maps, heldOut = true, what }: CalibrationInp
     scoreMean,
     scoreStd,
     scoreMax,
+    scores: [...scores].sort((a, b) => a - b),
     rule: `97.5 % prediction bound, mean + ${factor.toFixed(2)} std, at least the highest score, of ${images}${outlying.size > 0 ? `, ${outlying.size} of them set aside as ${outlying.size === 1 ? 'an outlier' : 'outliers'}` : ''}; a pixel counts as defective above the 99.9 % quantile of their pixels`,
   };
 }
@@ -106,21 +109,6 @@ export function outlyingScores(scores: readonly number[]): number[] {
   const spread = Math.max(1.4826 * medianOf(scores.map((score) => Math.abs(score - median))), STD_FLOOR * Math.abs(median));
   const outlying = [...scores.keys()].filter((i) => scores[i]! > median + OUTLIER_DISTANCE * spread);
   return outlying.length > MOST_OUTLIERS * scores.length ? [] : outlying;
-}
-
-/** The pixel threshold that goes with a score threshold which the user may have lowered: never above it. */
-export function pixelThresholdFor(calibration: Calibration, threshold: number): number {
-  return Math.min(calibration.pixelThreshold, threshold);
-}
-
-/**
- * Above which level a pixel belongs to a defect in this map: the pixel threshold, and halfway from normal to the map's
- * peak (its full width at half maximum). A plain defect lifts its surroundings above the threshold too, and a box
- * around all of that would not show where it is.
- */
-export function regionLevel(map: Float32Array, calibration: Calibration, threshold: number): number {
-  const peak = map.reduce((a, b) => Math.max(a, b), -Infinity);
-  return Math.max(pixelThresholdFor(calibration, threshold), (calibration.scaleLow + peak) / 2);
 }
 
 /**
@@ -164,63 +152,4 @@ function quantile(sorted: Float32Array, share: number): number {
   const below = Math.floor(position);
   const above = Math.min(below + 1, sorted.length - 1);
   return sorted[below]! + (position - below) * (sorted[above]! - sorted[below]!);
-}
-
-export interface CalibrationSplit<T> {
-  readonly train: T[];
-  readonly calibration: T[];
-  /** False where `calibration` holds training images, because there were too few to spare any. */
-  readonly heldOut: boolean;
-  /** What was done, in words. */
-  readonly rule: string;
-}
-
-/** More held-out images than this hardly move the threshold. */
-export const CALIBRATION_IMAGES = 32;
-const FEWEST_TO_SPLIT = 8;
-const HELD_OUT_SHARE = 0.15;
-
-/**
- * Which normal images to train on and which to hold out for the threshold, given all of them in name order.
- * With a `limit` below their number, exactly the first `limit` are trained on, and up to `count` of the others, evenly
- * spaced, are held out. Otherwise about 15 % are held out, evenly spaced, at least 2 and at most `count`, where there
- * are 8 or more images; fewer are all trained on and calibrated on as well.
- * @throws UsageError for a limit or count that is not a positive integer
- */
-export function splitForCalibration<T>(paths: readonly T[], { limit, count = CALIBRATION_IMAGES }: { limit?: number; count?: number } = {}): CalibrationSplit<T> {
-  if (limit !== undefined && !(Number.isInteger(limit) && limit > 0)) throw new UsageError(`The limit must be a positive integer, got ${limit}.`);
-  if (!(Number.isInteger(count) && count > 0)) throw new UsageError(`The number of calibration images must be a positive integer, got ${count}.`);
-  if (limit !== undefined && limit < paths.length) {
-    const others = paths.slice(limit);
-    const calibration = evenlySpaced(others, count);
-    return {
-      train: paths.slice(0, limit),
-      calibration,
-      heldOut: true,
-      rule: `the first ${limit} of ${paths.length} images are trained on; the threshold comes from ${calibration.length} of the other ${others.length}`,
-    };
-  }
-  if (paths.length < FEWEST_TO_SPLIT) {
-    return {
-      train: [...paths],
-      calibration: [...paths],
-      heldOut: false,
-      rule: `${paths.length} ${paths.length === 1 ? 'image is' : 'images are'} too few to hold any out: the threshold comes from the training images, with a wider margin; ${FEWEST_TO_SPLIT} or more normal images make it reliable`,
-    };
-  }
-  const indices = evenlySpaced([...paths.keys()], Math.min(count, Math.max(2, Math.round(HELD_OUT_SHARE * paths.length))));
-  const held = new Set(indices);
-  const calibration = indices.map((index) => paths[index]!);
-  return {
-    train: paths.filter((_, index) => !held.has(index)),
-    calibration,
-    heldOut: true,
-    rule: `${calibration.length} of ${paths.length} images, evenly spaced, are held out of training for the threshold`,
-  };
-}
-
-/** At most `count` items, the middle one of each of `count` equal stretches, so that neither end is favoured. */
-export function evenlySpaced<T>(items: readonly T[], count: number): T[] {
-  if (items.length <= count) return [...items];
-  return Array.from({ length: count }, (_, i) => items[Math.floor(((i + 0.5) * items.length) / count)]!);
 }

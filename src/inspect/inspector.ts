@@ -17,8 +17,9 @@ import type { Precision } from '../model/parameters.ts';
 import { scoringOf } from '../model/score-function.ts';
 import type { Scoring } from '../model/scoring.ts';
 import type { EncoderWeights } from '../weights/encoder.ts';
-import { regionLevel, type Calibration } from './calibration.ts';
+import type { Calibration } from './calibration.ts';
 import { calibrationFor, readModel, readModelMetadata, writeModel, type ModelMetadata } from './model-file.ts';
+import { regionLevel } from './pixel-level.ts';
 import { findRegions, type DefectRegion } from './regions.ts';
 
 export interface Inspection {
@@ -106,7 +107,8 @@ export class Inspector {
   set category(name: string | undefined) {
     checkCategory(this.metadata, this.mode, name);
     this.currentCategory = name;
-    this.currentThreshold = this.mode === 'zero-shot' ? NaN : this.calibration.threshold;
+    const { threshold } = this.metadata;
+    this.currentThreshold = this.mode === 'zero-shot' ? NaN : category === undefined && threshold !== undefined ? threshold : this.calibration.threshold;
   }
 
   /** The calibration whose scale heat maps have; in zero-shot inspection that of the categories of training, see {@link ModelMetadata.zeroShotCalibration}. */
@@ -140,9 +142,12 @@ export class Inspector {
     return [...this.values.values()].reduce((sum, { length }) => sum + length, 0);
   }
 
-  /** The model file's bytes. */
+  /** The model file's bytes, with the threshold as it is set now. */
   serialize(): Uint8Array {
-    return writeModel(this.values, this.metadata);
+    const { metadata, currentThreshold } = this;
+    // That of a category, or of things that the model does not know, is not the model's.
+    if (this.mode === 'zero-shot' || this.category !== undefined) return writeModel(this.values, metadata);
+    return writeModel(this.values, { ...metadata, threshold: currentThreshold === metadata.calibration.threshold ? undefined : currentThreshold });
   }
 
   private judge(score: number, map: Float32Array, image: RasterImage): Inspection {

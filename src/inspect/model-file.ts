@@ -72,6 +72,8 @@ export interface ModelMetadata extends RememberedOptions {
    * threshold says nothing of others: only the scale of heat maps comes from it.
    */
   readonly zeroShotCalibration?: Calibration;
+  /** Where the user has moved it: the score above which an image is defective, in place of the calibrated one. */
+  readonly threshold?: number;
   readonly training: TrainingRecord;
 }
 
@@ -87,6 +89,14 @@ export function writeModel(values: ReadonlyMap<string, Float32Array>, metadata: 
     [...shapes].map(([name, shape]) => [name, { dtype: 'F32', shape: [...shape], data: values.get(name)! }] as const),
     { [metadataKey]: JSON.stringify(metadata) },
   );
+}
+
+/** The model file with another threshold, everything else as it was; the calibrated one where it is undefined. @throws InputError */
+export function withThreshold(bytes: Uint8Array, threshold: number | undefined, name?: string): Uint8Array {
+  const metadata = readModelMetadata(bytes, name);
+  // JSON leaves out what is undefined.
+  const changed: ModelMetadata = { ...metadata, threshold: threshold === metadata.calibration.threshold ? undefined : threshold };
+  return writeSafetensors([...readSafetensors(bytes, name).tensors].map(([tensor, { dtype, shape, data }]) => [tensor, { dtype, shape, data }] as const), { [metadataKey]: JSON.stringify(changed) });
 }
 
 /** @throws InputError for a damaged file or one that is no model of this package */
@@ -110,7 +120,7 @@ export function readModelMetadata(bytes: Uint8Array, name = 'model'): ModelMetad
   }
   const { resize, crop, mapSize, calibration, categories, taps, encoderGroups, decoderGroups } = parsed;
   const isWhole = [resize, mapSize].every((n) => Number.isInteger(n) && n > 0) && crop <= resize
-    && isCalibration(calibration)
+    && isCalibration(calibration) && Number.isFinite(parsed.threshold ?? 0)
     && (categories === undefined || (Array.isArray(categories) && categories.every((c) => typeof c?.name === 'string' && isCalibration(c.calibration)) && new Set(categories.map((c) => c.name)).size === categories.length))
     && [taps, encoderGroups, decoderGroups].every(Array.isArray) && parsed.encoder.sha256;
   if (!isWhole) {

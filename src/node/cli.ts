@@ -235,6 +235,12 @@ Example:
     .addOption(adapterOption().hideHelp())
     .action((options) => execute(async (context) => (await import('./commands/plan.ts')).plan(options, context)));
 
+  command('serve', 'the inspection page, in this machine\'s browser: teach, inspect, live camera')
+    .option('--port <n>', 'where; 0 for any free one', nonNegativeInteger, 8420)
+    .option('--host <name>', 'on which of the machine\'s addresses', '127.0.0.1')
+    .addHelpText('after', '\nThe page runs in the browser alone: pictures and models stay there. Built by `npm run app:build`; the published package has it.')
+    .action((options) => execute(async (context) => (await import('./commands/serve.ts')).serve(options, context)));
+
   command('info', 'the adapter, its limits and what speed to expect; what to do where there is none')
     .addOption(adapterOption())
     .action((options: CommonOptions) => execute(async (context) => (await import('./commands/info.ts')).info(options, context)));

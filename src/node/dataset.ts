@@ -8,7 +8,7 @@ import { mergedMask } from '../data/ground-truth.ts';
 import type { ImageSource, RasterImage } from '../data/image.ts';
 import { DATASET_DEPTH, readDataset, splitFiles } from '../data/layout.ts';
 import { InputError, UsageError } from '../errors.ts';
-import { CALIBRATION_IMAGES, evenlySpaced, splitForCalibration } from '../inspect/calibration.ts';
+import { CALIBRATION_IMAGES, evenlySpaced, splitForCalibration } from '../inspect/calibration-split.ts';
 import { fileError } from './files.ts';
 import { listFolder } from './folders.ts';
 import { decodeImageFile, imageFileSource } from './images.ts';

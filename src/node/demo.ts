@@ -12,7 +12,7 @@ import { proceduralSet } from '../data/procedural.ts';
 import { AbortedError, InpFormerError, UsageError } from '../errors.ts';
 import { averageMetrics, evaluate, type Evaluation, type EvaluationMetrics, type EvaluationSample } from '../evaluate/evaluate.ts';
 import type { Engine } from '../index.ts';
-import { splitForCalibration } from '../inspect/calibration.ts';
+import { splitForCalibration } from '../inspect/calibration-split.ts';
 import { TRUTH_OUTLINE } from '../inspect/heatmap.ts';
 import { trainInspector } from '../train/train.ts';
 import type { EncoderWeights } from '../weights/encoder.ts';

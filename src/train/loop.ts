@@ -17,6 +17,7 @@ export interface LoopOptions {
   readonly checkpoint?: CheckpointStore;
   /** Default 100. */
   readonly checkpointEverySteps?: number;
+  readonly gate?: TrainOptions['gate'];
 }
 
 /** Where a loop stands. */
@@ -40,6 +41,8 @@ export interface TrainingLoop<Batch> {
   /** Queues a step. @param t the optimiser's step, from 1 */
   run(batch: Batch, t: number, learningRate: number): Promise<{ loss: number; norm: number }>;
   readState(): Promise<Required<TrainedTensors>>;
+  /** Called before each step, and after the last; may queue work of its own. */
+  observe?(stepsDone: number, isLast: boolean): Promise<void> | undefined;
   /** The bytes of a checkpoint. */
   write(position: LoopPosition, state: Required<TrainedTensors>): Uint8Array;
 }
@@ -74,7 +77,6 @@ export async function runLoop<Batch>(options: LoopOptions, loop: TrainingLoop<Ba
   // Whether a state is good shows in the loss that it gives, so it replaces the last good checkpoint only after that.
   let unproven: { step: number; bytes: Uint8Array } | undefined;
   const pace = new Pace();
-  const started = performance.now();
   const pending: { step: number; learningRate: number; result: ReturnType<typeof loop.run> }[] = [];
   const settleOne = async (): Promise<void> => {
     const { step: at, learningRate: rate, result } = pending.shift()!;
@@ -96,6 +98,12 @@ export async function runLoop<Batch>(options: LoopOptions, loop: TrainingLoop<Ba
 
   try {
     for (let at = start.step; at < steps; at++) {
+      const closed = options.gate?.();
+      if (closed) {
+        await settleAll();
+        await save(at);
+        await pace.rest(closed);
+      }
       if (options.signal?.aborted) {
         await settleAll();
         await save(at);
@@ -106,6 +114,7 @@ export async function runLoop<Batch>(options: LoopOptions, loop: TrainingLoop<Ba
         await settleAll();
         unproven = { step: at, bytes: await checkpointAt(at) };
       }
+      void loop.observe?.(at, false);
       const batch = await loop.batch(at);
       const rate = learningRateAt(at, { base: loop.learningRate, final: loop.finalLearningRate, warmupSteps: loop.warmupSteps, totalSteps: steps });
       const result = loop.run(batch, at + 1, rate);
@@ -114,11 +123,12 @@ export async function runLoop<Batch>(options: LoopOptions, loop: TrainingLoop<Ba
       if (pending.length >= stepsAhead) await settleOne();
     }
     await settleAll();
+    await loop.observe?.(steps, true);
   } catch (error) {
     await Promise.allSettled(pending.map((p) => p.result));
     throw error;
   }
-  const seconds = (performance.now() - started) / 1000;
+  const { seconds } = pace;
   const { values } = await loop.readState();
   for (const [name, data] of values) if (!data.every(Number.isFinite)) throw diverged(steps - 1, finalLoss, `${name} is no longer finite`);
   // So that nothing is lost if what comes after training fails.
@@ -132,10 +142,22 @@ function diverged(step: number, loss: number, what: string): TrainingDivergedErr
 
 /** Speed and time left, over what was done since the start. */
 export class Pace {
-  private readonly started = performance.now();
+  private started = performance.now();
+
+  get seconds(): number {
+    return (performance.now() - this.started) / 1000;
+  }
+
+  /** Waits, and does not count the time. */
+  async rest(until: Promise<void> | undefined): Promise<void> {
+    if (!until) return;
+    const from = performance.now();
+    await until;
+    this.started += performance.now() - from;
+  }
 
   at(done: number, total: number, imagesEach = 1): { imagesPerSecond: number; secondsLeft: number } {
-    const seconds = (performance.now() - this.started) / 1000;
+    const { seconds } = this;
     return { imagesPerSecond: (done * imagesEach) / Math.max(seconds, 1e-9), secondsLeft: done > 0 ? (seconds / done) * (total - done) : Infinity };
   }
 }

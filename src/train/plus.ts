@@ -178,6 +178,7 @@ async function fillPool({ options, used }: Run, samples: HeadSamples, pool: Feat
   const order = Array.from({ length: size }, (_, i) => i).sort((a, b) => (a % used.length) - (b % used.length) || a - b);
   const pace = new Pace();
   for (let first = 0; first < size; first += samples.batchSize) {
+    await pace.rest(options.gate?.());
     throwIfAborted(options.signal, 'while the pseudo-anomalies were encoded; the checkpoint holds the trained detector');
     const indices = order.slice(first, first + samples.batchSize);
     const made = await samples.make(indices);

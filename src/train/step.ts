@@ -46,7 +46,7 @@ export function planTrainingStep(config: DetectorConfig, batchSize: number, targ
 
 /** A plan that trains, and the memory that it changes: values and the optimiser's moments. */
 export class TrainingState {
-  private readonly memories: Readonly<Record<OptimizerState, DeviceMemory>>;
+  readonly memories: Readonly<Record<OptimizerState, DeviceMemory>>;
   readonly executable: Executable;
 
   private constructor(memories: Readonly<Record<OptimizerState, DeviceMemory>>, executable: Executable) {
@@ -105,6 +105,11 @@ export class TrainingStep {
 
   get plan(): Plan {
     return this.state.executable.plan;
+  }
+
+  /** The trained tensors where they lie, by their leaves' names. */
+  get trainables(): ReadonlyMap<string, DeviceTensor> {
+    return this.state.memories.values.tensors;
   }
 
   /** Submits made so far: one a step. */

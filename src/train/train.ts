@@ -12,7 +12,7 @@ import type { DeviceMemory } from '../gpu/memory.ts';
 import { Executable } from '../graph/executor.ts';
 import { compile, type Plan } from '../graph/plan.ts';
 import type { TensorData } from '../graph/tensor.ts';
-import { calibrate, outlyingScores, type Calibration } from '../inspect/calibration.ts';
+import type { Calibration } from '../inspect/calibration.ts';
 import { Inspector, InspectionNetwork, type RawInspection } from '../inspect/inspector.ts';
 import { configOf, writeModel, type CategoryRecord, type CoherenceKind, type ModelMetadata, type TrainingRecord } from '../inspect/model-file.ts';
 import { detectorConfig, hasPrototypes, remembered, type DetectorConfig, type DetectorOptions } from '../model/config.ts';
@@ -27,6 +27,7 @@ import type { CalibratedDetector, CalibrationSet, FewShotSources } from './few-s
 import { readImage, type SkippedImage } from './images.ts';
 import { Pace, runLoop, throwIfAborted, tuneFor, type Trained } from './loop.ts';
 import type { PlusOptions } from './plus.ts';
+import type { Preview, PreviewOptions } from './preview.ts';
 import { batchAt, type StepSchedule } from './schedule.ts';
 import { planTrainingStep, TrainingStep } from './step.ts';
 import { initialTrainables } from './trainables.ts';
@@ -34,6 +35,7 @@ import { initialTrainables } from './trainables.ts';
 export type { CheckpointStore } from './checkpoint.ts';
 export type { SkippedImage } from './images.ts';
 export type { DefectSource, PlusOptions } from './plus.ts';
+export type { PreviewOptions, TrainingPreview } from './preview.ts';
 
 export interface TrainOptions extends Omit<DetectorOptions, 'architecture' | 'crop' | 'distance' | 'segmentationHead'> {
   readonly encoder: EncoderWeights;
@@ -74,6 +76,13 @@ export interface TrainOptions extends Omit<DetectorOptions, 'architecture' | 'cr
    */
   readonly tune?: boolean;
   readonly featureCache?: FeatureCacheOptions;
+  /**
+   * How to pause: asked before each image and each step. Where it gives a promise, training rests until the promise resolves,
+   * with its GPU memory kept, and with the checkpoint saved if there are steps to save.
+   */
+  readonly gate?: () => Promise<void> | undefined;
+  /** The map of one image while the detector is trained. What it needs is loaded only then. */
+  readonly preview?: PreviewOptions;
   /**
    * Few-shot: trains on this many images of each category ({@link ImageSource.category}), drawn by the seed, in 22 views each
    * as the reference does; the other images are not looked at. Without `calibrationImages` the threshold comes from further
@@ -280,6 +289,7 @@ async function encodeImages(engine: Engine, options: TrainOptions, { config, res
     };
     let held: RasterImage | undefined;
     for (const [i, source] of options.images.entries()) {
+      await pace.rest(options.gate?.());
       throwIfAborted(options.signal, 'while encoding; nothing was trained yet');
       const image = await readImage(source, options.skipUnreadable ?? false, skipped);
       if (image) {
@@ -332,15 +342,19 @@ async function trainDetector({ engine, options, settings, plan, used, checkpoint
   const planOptions = { ...objectiveOptions, ...(objective && { objective }) };
   await tuneFor(engine, options, () => planTrainingStep(config, plan.batchSize, engine.context.target, planOptions).plan);
   const step = await TrainingStep.create(engine.context, config, plan.batchSize, start.state, planOptions);
+  let preview: Preview | undefined;
   try {
+    if (options.preview) preview = await (await import('./preview.ts')).Preview.create(engine, options.encoder, config, settings.resize, options.preview, step.trainables);
     return await runLoop(options, {
       phase: 'training', ...plan, learningRate, finalLearningRate, start,
       batch: (at) => Promise.all(batchAt(at, plan, used.length, seed).map((i) => cache.get(i))),
       run: (batch, t, rate) => step.run(batch, t, rate),
       readState: () => step.readState(),
+      observe: (done, isLast) => preview?.observe(done, isLast),
       write: (position, state) => checkpoints!.writeCheckpoint({ ...position, state }, identity),
     });
   } finally {
+    preview?.dispose();
     step.dispose();
   }
 }
@@ -367,6 +381,7 @@ async function calibrateOn(
     const network = await InspectionNetwork.create(engine, options.encoder, config, values, { resize, mapSize: defaultMapSize, batchSize: 1, mode: hasPrototypes(config) ? 'both' : 'trained' });
     try {
       for (const source of sources) {
+        await pace.rest(options.gate?.());
         throwIfAborted(options.signal, 'while calibrating; the checkpoint holds the trained state');
         const image = await readImage(source, options.skipUnreadable ?? false, skippedImages);
         if (image) results.push({ ...source, ...(await network.run([image]))[0]! });
@@ -378,6 +393,8 @@ async function calibrateOn(
     }
   }
   if (results.length === 0) throw new InputError(`None of the ${total} calibration images can be read. ${skippedImages[0]?.reason ?? ''}`, { code: 'no-images' });
+  // Loaded when the training that needs it is done.
+  const { calibrate, outlyingScores } = await import('../inspect/calibration.ts');
   const calibrated = (of: readonly Pick<RawInspection, 'score' | 'map'>[]) => calibrate({ scores: of.map((r) => r.score), maps: of.map((r) => r.map), ...about });
   const scores = results.map((r) => r.score);
   const names = [...new Set(used.map(({ category }) => category))].filter((name) => name !== undefined);

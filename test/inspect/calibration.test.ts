@@ -4,7 +4,9 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Random } from '../../src/data/random.ts';
 import { UsageError } from '../../src/errors.ts';
-import { calibrate, outlyingScores, regionLevel, pixelThresholdFor, splitForCalibration } from '../../src/inspect/calibration.ts';
+import { calibrate, outlyingScores } from '../../src/inspect/calibration.ts';
+import { splitForCalibration } from '../../src/inspect/calibration-split.ts';
+import { pixelThresholdFor, regionLevel } from '../../src/inspect/pixel-level.ts';
 
 const map = Float32Array.from({ length: 1000 }, (_, i) => 0.02 + i * 1e-5);
 const gaussian = (random: Random) => Math.sqrt(-2 * Math.log(1 - random.next())) * Math.cos(2 * Math.PI * random.next());

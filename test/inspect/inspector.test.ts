@@ -3,7 +3,7 @@
 import { afterAll, describe, expect, it, vi } from 'vitest';
 import { Engine } from '../../src/engine.ts';
 import { EncoderMismatchError, InputError, UsageError } from '../../src/errors.ts';
-import { regionLevel } from '../../src/inspect/calibration.ts';
+import { regionLevel } from '../../src/inspect/pixel-level.ts';
 import { Inspector, type Inspection } from '../../src/inspect/inspector.ts';
 import { writeModel, type ModelMetadata } from '../../src/inspect/model-file.ts';
 import { detectorConfig, remembered } from '../../src/model/config.ts';
@@ -16,7 +16,7 @@ const engine = await Engine.create({ gpu: await testGpu() });
 afterAll(() => engine.dispose());
 
 const config = detectorConfig({ architecture: encoder.architecture, crop: 56, decoderDepth: 2, distance: 'cosine', segmentationHead: false, numPrototypes: 3 });
-const calibration = { threshold: 0.9, pixelThreshold: 0.8, scaleLow: 0.5, scaleHigh: 1.1, count: 4, outliers: 0, scoreMean: 0.7, scoreStd: 0.05, scoreMax: 0.8, rule: 'for this test' };
+const calibration = { threshold: 0.9, pixelThreshold: 0.8, scaleLow: 0.5, scaleHigh: 1.1, count: 4, outliers: 0, scoreMean: 0.7, scoreStd: 0.05, scoreMax: 0.8, scores: [0.6, 0.7, 0.75, 0.8], rule: 'for this test' };
 const metadata: ModelMetadata = {
   version: 1, encoder: { name: encoder.name, sha256: encoder.sha256, numHeads: 2, architecture: encoder.architecture },
   resize: 64, crop: 56, mapSize: 256, ...remembered(config), calibration,
@@ -96,6 +96,11 @@ describe('an inspection', () => {
     expect(defective.map).toEqual(map); // the values do not depend on the threshold
     for (const value of [NaN, Infinity, '1' as unknown as number]) expect(() => { inspector.threshold = value; }).toThrow(UsageError);
     expect(inspector.threshold).toBe(score - 1e-6);
+    const kept = await Inspector.open(engine, inspector.serialize(), encoder);
+    expect([kept.threshold, kept.metadata.calibration.threshold]).toEqual([score - 1e-6, calibration.threshold]);
+    kept.threshold = calibration.threshold;
+    expect(kept.serialize()).toEqual(model);
+    kept.dispose();
     // Every pixel is above a low threshold: then the region is what lies above half of the map's peak.
     inspector.threshold = 0;
     const half = await inspector.inspect(images[5]!);

@@ -3,7 +3,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { EncoderMismatchError, InpFormerError, InputError, UsageError } from '../../src/errors.ts';
-import { calibrationFor, configOf, readModel, readModelMetadata, writeModel, type ModelMetadata } from '../../src/inspect/model-file.ts';
+import { calibrationFor, configOf, readModel, readModelMetadata, withThreshold, writeModel, type ModelMetadata } from '../../src/inspect/model-file.ts';
 import { detectorConfig, remembered } from '../../src/model/config.ts';
 import { initialTrainables } from '../../src/train/trainables.ts';
 import { readSafetensors, writeSafetensors } from '../../src/weights/safetensors.ts';
@@ -15,7 +15,7 @@ const metadata: ModelMetadata = {
   version: 1,
   encoder: { name: encoder.name, sha256: encoder.sha256, numHeads: 2, architecture: encoder.architecture },
   resize: 64, crop: 56, mapSize: 256, ...remembered(config),
-  calibration: { threshold: 0.1234567890123, pixelThreshold: 0.05, scaleLow: 0.01, scaleHigh: 0.09, count: 4, outliers: 0, scoreMean: 0.05, scoreStd: 0.01, scoreMax: 0.06, rule: 'a rule with "quotes" and µ' },
+  calibration: { threshold: 0.1234567890123, pixelThreshold: 0.05, scaleLow: 0.01, scaleHigh: 0.09, count: 4, outliers: 0, scoreMean: 0.05, scoreStd: 0.01, scoreMax: 0.06, scores: [0.04, 0.05, 0.05, 0.06], rule: 'a rule with "quotes" and µ' },
   training: { images: 7, steps: 8, batchSize: 3, warmupSteps: 2, learningRate: 1e-3, finalLearningRate: 1e-4, seed: 1, finalLoss: 0.7 },
 };
 const values = initialTrainables(config, 1);
@@ -31,6 +31,13 @@ describe('a model file', () => {
     expect(read.config).toEqual(config);
     expect(configOf(read.metadata)).toEqual(config);
     expect(writeModel(read.values, read.metadata)).toEqual(bytes);
+  });
+
+  it('takes another threshold, and gives it back for the calibrated one', () => {
+    const moved = withThreshold(bytes, 0.5);
+    expect(readModelMetadata(moved)).toEqual({ ...metadata, threshold: 0.5 });
+    expect(readModel(moved, encoder).values).toEqual(values);
+    expect(withThreshold(moved, metadata.calibration.threshold)).toEqual(bytes);
   });
 
   it('holds the tensors under the reference\'s names and shapes', () => {

@@ -69,12 +69,8 @@ export class ChromePage {
     return this.browser.version();
   }
 
-  /** Ends Chrome's GPU process, as a driver's crash would. */
-  async crashGpu(): Promise<void> {
-    const session = await this.browser.target().createCDPSession();
-    // The command ends the process that would answer it.
-    await Promise.race([session.send('Browser.crashGpuProcess').catch(() => undefined), new Promise((resolve) => setTimeout(resolve, 1000))]);
-    await session.detach().catch(() => undefined);
+  crashGpu(): Promise<void> {
+    return crashGpuOf(this.browser);
   }
 
   async close(): Promise<void> {
@@ -84,10 +80,18 @@ export class ChromePage {
   }
 }
 
+/** Ends Chrome's GPU process, as a driver's crash would. */
+export async function crashGpuOf(browser: Browser): Promise<void> {
+  const session = await browser.target().createCDPSession();
+  // The command ends the process that would answer it.
+  await Promise.race([session.send('Browser.crashGpuProcess').catch(() => undefined), new Promise((resolve) => setTimeout(resolve, 1000))]);
+  await session.detach().catch(() => undefined);
+}
+
 /** The user's own Chrome where it is named; else, where it is there, the packaged one, which is the same everywhere. */
-function launch(): Promise<Browser> {
+export function launch(flags: readonly string[] = []): Promise<Browser> {
   const isNamed = process.env['CHROME_PATH'] !== undefined || process.env['PUPPETEER_EXECUTABLE_PATH'] !== undefined;
-  return launchChrome(isNamed || process.platform !== 'linux' || process.arch !== 'x64' ? 'auto' : 'swiftshader');
+  return launchChrome(isNamed || process.platform !== 'linux' || process.arch !== 'x64' ? 'auto' : 'swiftshader', flags);
 }
 
 async function bundle(script: string): Promise<Uint8Array> {

@@ -5,6 +5,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import type { ImageSource } from '../../src/data/image.ts';
 import { Engine } from '../../src/engine.ts';
 import { AbortedError, AllocationError, InputError, TrainingDivergedError, UsageError } from '../../src/errors.ts';
+import { Inspector } from '../../src/inspect/inspector.ts';
 import { readModelMetadata } from '../../src/inspect/model-file.ts';
 import { openSpillFile } from '../../src/node/spill.ts';
 import { trainInspector, type CheckpointStore, type TrainOptions, type TrainProgress, type TrainResult } from '../../src/train/train.ts';
@@ -91,6 +92,36 @@ describe('the same seed', () => {
     expect(hash({ model })).toBe(hash(await reference()));
     // Kept, at the last step, until its owner has stored the model.
     expect(stepOf(checkpoint.bytes!)).toBe(8);
+  });
+
+  it('gives the same model where it rests, with what is done saved and the time not counted, and where it is watched', async () => {
+    const checkpoint = memoryStore();
+    const seen: { step: number; score: number; mean: number }[] = [];
+    let [asked, resting] = [0, false];
+    const stepsWhileResting: number[] = [];
+    const { model, record } = await train({
+      checkpoint,
+      gate: () => {
+        // Once for each image, step and calibration image.
+        if (++asked !== images.length + 5) return undefined;
+        resting = true;
+        return new Promise((resolve) => { setTimeout(() => { resting = false; resolve(); }, 300); });
+      },
+      preview: { image: calibrationImages[0]!, everySteps: 3, onMap: ({ step, score, map }) => seen.push({ step, score, mean: map.reduce((a, b) => a + b, 0) / map.length }) },
+      onProgress: ({ step }) => { if (resting && step !== undefined && checkpoint.saves > 0) stepsWhileResting.push(step); },
+    });
+    expect(asked).toBe(images.length + 8 + calibrationImages.length);
+    expect(checkpoint.saves).toBe(2);
+    expect(stepsWhileResting).toEqual([]);
+    expect(hash({ model })).toBe(hash(await reference()));
+    expect(record.losses).toEqual((await reference()).record.losses);
+    expect(seen.map(({ step }) => step)).toEqual([0, 3, 6, 8]);
+    expect(seen.at(-1)!.mean).toBeLessThan(seen[0]!.mean);
+    // The last map is the trained model's.
+    const inspector = await Inspector.open(await theEngine(), model, await smallEncoder());
+    const { score } = await inspector.inspect(await calibrationImages[0]!.load());
+    inspector.dispose();
+    expect(seen.at(-1)!.score).toBeCloseTo(score, 5);
   });
 
   it('gives the same model with checkpoints on the way, and from the one that is written last', async () => {

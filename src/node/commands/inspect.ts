@@ -50,7 +50,7 @@ export async function inspect(given: readonly string[], options: InspectCommandO
     const { calibration } = inspector;
     if (threshold !== undefined) inspector.threshold = threshold;
     if (Number.isNaN(inspector.threshold)) context.field('Threshold', 'none: zero-shot scores of things that the model does not know have no calibrated one; --threshold gives one');
-    else context.field('Threshold', `${inspector.threshold.toPrecision(4)} (${threshold === undefined ? `${category === undefined ? '' : `${category}: `}${calibration.rule}` : 'given with --threshold'})`);
+    else context.field('Threshold', `${inspector.threshold.toPrecision(4)} (${threshold !== undefined ? 'given with --threshold' : inspector.threshold !== calibration.threshold ? `set by the model's user; calibrated: ${calibration.threshold.toPrecision(4)}` : `${category === undefined ? '' : `${category}: `}${calibration.rule}`})`);
     context.say();
     context.say('   score  verdict    image');
 

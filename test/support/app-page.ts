@@ -1,0 +1,214 @@
+/**
+ * The inspection page in headless Chrome, as `inp-former serve` serves it, driven as a person would: by the names that
+ * buttons and fields have for screen readers. It is built first where it is out of date.
+ */
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Browser, ElementHandle, HTTPRequest, Page } from 'puppeteer';
+import { servePage, type PageServer } from '../../src/node/page-server.ts';
+import { crashGpuOf, launch } from './chrome.ts';
+import { projectRoot } from './modules.ts';
+
+export const builtPage = join(projectRoot, 'dist/app');
+
+export function buildPage(): void {
+  execFileSync(process.execPath, [join(projectRoot, 'app/run.mjs'), 'up-to-date'], { cwd: projectRoot, stdio: ['ignore', 'ignore', 'inherit'] });
+}
+
+export interface AppPageOptions {
+  /** A .y4m file that plays as the camera, again and again. */
+  readonly camera?: string;
+  readonly flags?: readonly string[];
+}
+
+/** A path of its own, because a page that is built must work under any. */
+const path = '/any/sub-path/';
+
+export class AppPage {
+  readonly page: Page;
+  readonly browser: Browser;
+  readonly url: string;
+  /** Uncaught errors and console errors, policy violations among them. */
+  readonly problems: string[] = [];
+  readonly requests: { url: string; method: string; body: string | undefined }[] = [];
+  private readonly server: PageServer;
+  private readonly downloads: string;
+
+  private constructor(browser: Browser, page: Page, server: PageServer, downloads: string) {
+    this.browser = browser;
+    this.page = page;
+    this.server = server;
+    this.url = server.url;
+    this.downloads = downloads;
+  }
+
+  static async open({ camera, flags = [] }: AppPageOptions = {}): Promise<AppPage> {
+    buildPage();
+    const downloads = mkdtempSync(join(tmpdir(), 'inp-former-page-'));
+    const server = await servePage({ path });
+    const browser = await launch([
+      // An odd language of the machine's is no fault of the page.
+      '--accept-lang=en-US',
+      ...(camera === undefined ? [] : ['--use-fake-ui-for-media-stream', '--use-fake-device-for-media-stream', `--use-file-for-fake-video-capture=${camera}`]),
+      ...flags,
+    ]);
+    try {
+      const page = await browser.newPage();
+      await page.setViewport({ width: 1200, height: 900 });
+      const app = new AppPage(browser, page, server, downloads);
+      page.setDefaultTimeout(60_000);
+      page.on('pageerror', (error) => app.problems.push(String(error)));
+      page.on('console', (message) => { if (message.type() === 'error') app.problems.push(message.text()); });
+      page.on('request', (request: HTTPRequest) => app.requests.push({ url: request.url(), method: request.method(), body: request.postData() }));
+      const session = await browser.target().createCDPSession();
+      await session.send('Browser.setDownloadBehavior', { behavior: 'allow', downloadPath: downloads });
+      await app.goto();
+      return app;
+    } catch (error) {
+      await browser.close();
+      await server.close();
+      throw error;
+    }
+  }
+
+  async goto(): Promise<void> {
+    await this.page.goto(this.url);
+    await this.ready();
+  }
+
+  async reload(): Promise<void> {
+    await this.page.reload();
+    await this.ready();
+  }
+
+  private async ready(): Promise<void> {
+    await this.page.waitForSelector('html[data-ready]');
+  }
+
+  /** By role and accessible name. */
+  find(name: string, role = 'button'): Promise<ElementHandle> {
+    return this.page.waitForSelector(`::-p-aria([name="${name}"][role="${role}"])`) as Promise<ElementHandle>;
+  }
+
+  async click(name: string, role = 'button'): Promise<void> {
+    const element = await this.find(name, role);
+    await element.evaluate((node) => (node as unknown as { click(): void }).click());
+  }
+
+  async fill(name: string, text: string, role: string): Promise<void> {
+    const element = await this.find(name, role);
+    await element.evaluate((node, value) => {
+      const input = node as unknown as { value: string; dispatchEvent(event: Event): void };
+      input.value = value;
+      input.dispatchEvent(new Event('input', { bubbles: true }));
+      input.dispatchEvent(new Event('change', { bubbles: true }));
+    }, text);
+  }
+
+  /** Through the file dialogue's input that belongs to a button. */
+  async giveFiles(button: string, files: readonly string[]): Promise<void> {
+    const input = await this.page.waitForSelector(`input[type="file"][aria-label="${button}"]`);
+    await (input as ElementHandle<HTMLInputElement>).uploadFile(...files);
+  }
+
+  text(): Promise<string> {
+    return this.page.evaluate(() => document.body.innerText);
+  }
+
+  /** Waits until the page's text fits; a failure says what was there, messages of the page's included. */
+  async expectText(pattern: RegExp, timeout = 600_000): Promise<string> {
+    const end = Date.now() + timeout;
+    for (;;) {
+      const text = await this.text();
+      const found = pattern.exec(text);
+      if (found) return found[0];
+      if (Date.now() > end) throw new Error(`Waited for ${pattern}; the page says:\n${text}`);
+      await new Promise((resolve) => setTimeout(resolve, 150));
+    }
+  }
+
+  async view(name: 'Teach' | 'Inspect' | 'Models'): Promise<void> {
+    await this.click(name, 'link');
+  }
+
+  /** Rows of the results: picture, score as shown, verdict. */
+  results(): Promise<{ name: string; score: number; verdict: string }[]> {
+    return this.page.$$eval('tbody tr', (rows) => rows.map((row) => {
+      const [, name, score, verdict] = [...row.cells].map((cell) => cell.innerText.trim());
+      return { name: name!, score: Number(score), verdict: verdict!.replace(/^\W+/, '') };
+    }));
+  }
+
+  /** What is stored under a key, or all of a store; blobs as SHA-256. */
+  stored<T>(store: string): Promise<T[]> {
+    return this.page.evaluate(async (name) => {
+      const db = await new Promise<IDBDatabase>((resolve, reject) => {
+        const request = indexedDB.open('inspection');
+        request.addEventListener('success', () => resolve(request.result));
+        request.addEventListener('error', () => reject(request.error));
+      });
+      const values = await new Promise<object[]>((resolve) => {
+        const request = db.transaction(name).objectStore(name).getAll();
+        request.addEventListener('success', () => resolve(request.result as object[]));
+      });
+      db.close();
+      const hashed = async (value: unknown): Promise<unknown> => (value instanceof Blob
+        ? [...new Uint8Array(await crypto.subtle.digest('SHA-256', await value.arrayBuffer()))].map((b) => b.toString(16).padStart(2, '0')).join('')
+        : value);
+      return Promise.all(values.map(async (value) => Object.fromEntries(await Promise.all(Object.entries(value).map(async ([key, of]) => [key, await hashed(of)])))));
+    }, store) as Promise<T[]>;
+  }
+
+  /** Does what starts a download, and waits for the file. */
+  async downloaded(start: () => Promise<void>, name: RegExp): Promise<string> {
+    for (const file of readdirSync(this.downloads)) if (name.test(file)) rmSync(join(this.downloads, file));
+    await start();
+    for (let i = 0; i < 600; i++) {
+      const file = readdirSync(this.downloads).find((other) => name.test(other) && !other.endsWith('.crdownload'));
+      if (file !== undefined) return join(this.downloads, file);
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    throw new Error(`No file ${name} was downloaded; there are ${readdirSync(this.downloads).join(', ') || 'none'}. The page says:\n${await this.text()}`);
+  }
+
+  /** Violations that axe-core finds in what is shown, as one line each. */
+  async accessibilityProblems(): Promise<string[]> {
+    const source = readFileSync(join(projectRoot, 'app/node_modules/axe-core/axe.min.js'), 'utf8');
+    // As a debugger's script, which the page's policy does not concern.
+    await this.page.evaluate(source);
+    return this.page.evaluate(async () => {
+      const { violations } = await (globalThis as unknown as { axe: { run(options: object): Promise<{ violations: { id: string; help: string; nodes: { html: string; failureSummary: string }[] }[] }> } }).axe
+        .run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'] });
+      return violations.flatMap(({ id, help, nodes }) => nodes.map(({ html, failureSummary }) => `${id}: ${help}: ${html.slice(0, 200)} ${failureSummary.replaceAll('\n', ' ')}`));
+    });
+  }
+
+  /** The page's longest task while something is done: milliseconds of its main thread, and of the clock, in which other processes take their share. */
+  async longestTask(during: () => Promise<void>): Promise<{ thread: number; clock: number }> {
+    await this.page.tracing.start({ categories: ['toplevel'] });
+    await during();
+    interface TraceEvent { name: string; pid: number; tid: number; dur?: number; tdur?: number; args: { name?: string } }
+    const { traceEvents } = JSON.parse(Buffer.from((await this.page.tracing.stop())!).toString()) as { traceEvents: TraceEvent[] };
+    const main = new Set(traceEvents.filter(({ name, args }) => name === 'thread_name' && args.name === 'CrRendererMain').map(({ pid, tid }) => `${pid} ${tid}`));
+    const tasks = traceEvents.filter(({ name, pid, tid }) => name === 'ThreadControllerImpl::RunTask' && main.has(`${pid} ${tid}`));
+    if (tasks.length < 10 || tasks.every(({ tdur }) => tdur === undefined)) throw new Error(`The trace has no tasks with times of their thread: ${tasks.length} tasks in ${traceEvents.length} events.`);
+    const longest = (times: (number | undefined)[]): number => times.reduce<number>((most, time = 0) => Math.max(most, time), 0) / 1000;
+    return { thread: longest(tasks.map(({ tdur }) => tdur)), clock: longest(tasks.map(({ dur }) => dur)) };
+  }
+
+  crashGpu(): Promise<void> {
+    return crashGpuOf(this.browser);
+  }
+
+  stopServer(): Promise<void> {
+    return this.server.close();
+  }
+
+  async close(): Promise<void> {
+    await this.browser.close();
+    await this.server.close();
+    rmSync(this.downloads, { recursive: true, force: true });
+  }
+}
