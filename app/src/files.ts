@@ -1,5 +1,5 @@
 /** Files on their way in (chosen, dropped, pasted; folders with all that lies in them) and out (downloads). */
-import { IMAGE_EXTENSIONS } from '../../src/data/layout.ts';
+import { IMAGE_EXTENSIONS } from '../../src/data/paths.ts';
 
 /** For the file dialogue. */
 export const imageTypes = ['image/*', ...IMAGE_EXTENSIONS.map((extension) => `.${extension}`)].join(',');

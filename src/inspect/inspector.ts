@@ -108,7 +108,7 @@ export class Inspector {
     checkCategory(this.metadata, this.mode, name);
     this.currentCategory = name;
     const { threshold } = this.metadata;
-    this.currentThreshold = this.mode === 'zero-shot' ? NaN : category === undefined && threshold !== undefined ? threshold : this.calibration.threshold;
+    this.currentThreshold = this.mode === 'zero-shot' ? NaN : name === undefined && threshold !== undefined ? threshold : this.calibration.threshold;
   }
 
   /** The calibration whose scale heat maps have; in zero-shot inspection that of the categories of training, see {@link ModelMetadata.zeroShotCalibration}. */
