@@ -29,11 +29,14 @@ export async function startEngine(): Promise<void> {
   }
 }
 
+const lossText = 'The GPU was lost: its driver was reset, or another program took it. Getting it back…';
+
 engine.listen((event) => {
   if (event.kind === 'gpu') {
     gpuLost.value = event.state === 'lost';
-    if (event.state === 'lost') notify('warning', 'The GPU was lost: its driver was reset, or another program took it. Getting it back…');
-    else notify('info', 'The GPU is back. Nothing that was saved is lost; the work goes on.');
+    notices.value = notices.value.filter(({ text }) => text !== lossText);
+    if (event.state === 'lost') notify('warning', lossText);
+    else notify('info', 'The GPU was lost, and is back. Nothing that was saved is lost; the work goes on.');
   } else if (event.kind === 'warning') notify('warning', event.message);
 });
 
