@@ -3,13 +3,12 @@
  * an embedder's own graphs) is done with an engine.
  */
 import { GpuContext, type AcquireOptions, type AdapterReport } from './gpu/context.ts';
-import { autotune, readTuning, writeTuning, type AutotuneOptions, type TuningStore } from './graph/autotune.ts';
+import type { AutotuneOptions, TuningStore } from './graph/autotune.ts';
 import { compile, type Plan } from './graph/plan.ts';
 import { Executable } from './graph/executor.ts';
-import { input, type Tensor } from './graph/tensor.ts';
+import type { Tensor } from './graph/tensor.ts';
 import type { DeviceLostError } from './errors.ts';
 import type { DeviceTensor } from './gpu/memory.ts';
-import { matmul } from './ops/index.ts';
 import { loadMatrixUnits } from './ops/matrix-units.ts';
 
 export interface EngineOptions extends AcquireOptions {
@@ -33,7 +32,11 @@ export class Engine {
   static async create({ tuning, ...options }: EngineOptions): Promise<Engine> {
     const engine = new Engine(await GpuContext.acquire(options), tuning);
     if (engine.context.target.subgroupMatrix) await loadMatrixUnits();
-    for (const [key, variant] of readTuning(engine.adapter.name, await tuning?.load())) engine.context.target.tuning!.set(key, variant);
+    const kept = await tuning?.load();
+    if (kept !== undefined) {
+      const { readTuning } = await import('./graph/autotune.ts');
+      for (const [key, variant] of readTuning(engine.adapter.name, kept)) engine.context.target.tuning!.set(key, variant);
+    }
     return engine;
   }
 
@@ -44,6 +47,8 @@ export class Engine {
    * @returns how many kernels were measured
    */
   async tune(plan: Plan, options: Omit<AutotuneOptions, 'known'> = {}): Promise<number> {
+    // Software adapters are not tuned: what measures is loaded where it does.
+    const { autotune, writeTuning } = await import('./graph/autotune.ts');
     const known = this.context.target.tuning!;
     const found = await autotune(this.context, plan, { ...options, known });
     if (found.size === 0) return 0;
@@ -68,24 +73,7 @@ export class Engine {
 
   /** Speed of a matrix product of the size that a small encoder's layers have: what can be expected here, in GFLOP/s. */
   async measureSpeed(): Promise<{ gflops: number }> {
-    const size = this.adapter.isSoftware ? { rows: 256, columns: 768, depth: 192 } : { rows: 2048, columns: 2048, depth: 1024 };
-    const product = matmul(input('a', [size.rows, size.depth]), input('b', [size.depth, size.columns]), { shape: [size.rows, size.columns] });
-    const executable = await this.prepare({ product });
-    try {
-      const inputs = { a: new Float32Array(size.rows * size.depth).fill(0.5), b: new Float32Array(size.depth * size.columns).fill(0.25) };
-      await executable.run(inputs, { read: [] });
-      await this.context.device.queue.onSubmittedWorkDone();
-      let best = Infinity;
-      for (let i = 0; i < 3; i++) {
-        const started = performance.now();
-        await executable.run(inputs, { read: [] });
-        await this.context.device.queue.onSubmittedWorkDone();
-        best = Math.min(best, (performance.now() - started) / 1000);
-      }
-      return { gflops: executable.plan.report.flops / best / 1e9 };
-    } finally {
-      executable.dispose();
-    }
+    return (await import('./ops/measure-speed.ts')).measureSpeed(this.context);
   }
 
   dispose(): void {

@@ -3,7 +3,7 @@
  * its kernels change; and matrix products of the model's sizes alone, in the three layouts of forward, input gradient and
  * weight gradient, with the memory's search beside them.
  */
-import type { DispatchTiming } from '../../src/graph/executor.ts';
+import type { DispatchTiming } from '../../src/graph/profile.ts';
 import type { Executable } from '../../src/graph/executor.ts';
 import type { TensorData } from '../../src/graph/tensor.ts';
 import { planReport } from '../../src/train/plan-report.ts';

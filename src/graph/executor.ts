@@ -9,23 +9,15 @@ import { DeviceMemory, type DeviceTensor } from '../gpu/memory.ts';
 import type { CompiledKernel } from '../gpu/pipelines.ts';
 import { roundUp } from '../gpu/target.ts';
 import type { Location, Plan } from './plan.ts';
+import type { DispatchTiming } from './profile.ts';
 import { bytesOf, dataBytesOf, sizeOf, type TensorData, type TensorSpec } from './tensor.ts';
 
 const arrayTypes = { f32: Float32Array, u32: Uint32Array, i32: Int32Array, f16: Uint16Array } as const;
 
 interface EncodedDispatch {
-  readonly node: string;
   readonly pipeline: GPUComputePipeline;
   readonly bindGroup: GPUBindGroup;
   readonly workgroups: readonly [number, number, number];
-}
-
-export interface DispatchTiming {
-  readonly node: string;
-  readonly kernel: string;
-  readonly seconds: number;
-  readonly flops: number;
-  readonly bytes: number;
 }
 
 export class Executable {
@@ -93,7 +85,6 @@ export class Executable {
       return { buffer: bound.buffer, offset: bound.offset + location.offset };
     };
     const dispatches = await context.guarded('bind groups', () => plan.dispatches.map((d, i): EncodedDispatch => ({
-      node: d.node,
       pipeline: kernels[i]!.pipeline,
       workgroups: d.workgroups,
       bindGroup: context.device.createBindGroup({
@@ -142,37 +133,10 @@ export class Executable {
 
   /** As {@link run}, with every dispatch timed by the GPU (needs `timestamp-query`). For benchmarks: timing costs time. */
   async profile(inputs: Readonly<Record<string, TensorData>> = {}): Promise<DispatchTiming[]> {
-    const { device } = this.context;
-    if (!device.features.has('timestamp-query')) throw new UsageError('This adapter has no timestamp-query.');
+    const { timeDispatches } = await import('./profile.ts');
     this.context.check();
     this.writeInputs(inputs);
-    const count = this.dispatches.length;
-    const timings: DispatchTiming[] = [];
-    const limit = 2048; // timestamps a query set may hold: 4096
-    for (let start = 0; start < count; start += limit) {
-      const part = this.dispatches.slice(start, start + limit);
-      const querySet = device.createQuerySet({ type: 'timestamp', count: part.length * 2 });
-      const resolved = this.context.createBuffer('timestamps', part.length * 16, Usage.QUERY_RESOLVE | Usage.COPY_SRC);
-      const staging = this.context.createBuffer('timestamps', part.length * 16, Usage.MAP_READ | Usage.COPY_DST);
-      const encoder = device.createCommandEncoder();
-      part.forEach((d, i) => {
-        const pass = encoder.beginComputePass({ timestampWrites: { querySet, beginningOfPassWriteIndex: 2 * i, endOfPassWriteIndex: 2 * i + 1 } });
-        encodeDispatch(pass, d);
-        pass.end();
-      });
-      encoder.resolveQuerySet(querySet, 0, part.length * 2, resolved, 0);
-      encoder.copyBufferToBuffer(resolved, 0, staging, 0, part.length * 16);
-      device.queue.submit([encoder.finish()]);
-      const stamps = new BigUint64Array(await this.context.readStaging(staging, part.length * 16));
-      part.forEach((d, i) => {
-        const planned = this.plan.dispatches[start + i]!;
-        timings.push({ node: d.node, kernel: planned.kernel.label, seconds: Number(stamps[2 * i + 1]! - stamps[2 * i]!) * 1e-9, flops: planned.flops, bytes: planned.bytes });
-      });
-      querySet.destroy();
-      this.context.destroyBuffer(resolved);
-      this.context.destroyBuffer(staging);
-    }
-    return timings;
+    return timeDispatches(this.context, this.plan, (pass, i) => encodeDispatch(pass, this.dispatches[i]!));
   }
 
   private writeInputs(inputs: Readonly<Record<string, TensorData>>): void {
