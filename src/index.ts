@@ -1,7 +1,7 @@
 /**
  * inp-former-webgpu: trains and runs INP-Former, a visual anomaly detector, on WebGPU. This is the core, the same in
  * a browser and in Node; `inp-former-webgpu/browser` and `inp-former-webgpu/node` add what each platform brings. What few
- * pages need is apart, so that the others don't ship it: `inp-former-webgpu/evaluate`,
+ * pages need is apart, so that the others don't ship it: `inp-former-webgpu/evaluate`, `inp-former-webgpu/prototypes`,
  * `inp-former-webgpu/onnx` and `inp-former-webgpu/ablate`.
  *
  *   const engine = await Engine.create({ gpu: navigator.gpu });
@@ -14,20 +14,23 @@ export type { AcquireOptions, AdapterReport } from './gpu/context.ts';
 export * from './errors.ts';
 
 // Inspection and training
-export { Inspector, type Inspection, type InspectionMode, type InspectorOptions } from './inspect/inspector.ts';
-export type { CategoryRecord, CoherenceKind, ModelMetadata, TrainingRecord } from './inspect/model-file.ts';
+export { Inspector, type InspectedTile, type Inspection, type InspectionMode, type InspectOptions, type InspectorOptions } from './inspect/inspector.ts';
+export type { CategoryRecord, CoherenceKind, Framing, ModelMetadata, TrainingRecord } from './inspect/model-file.ts';
 export { withThreshold } from './inspect/model-file.ts';
+export type { PrototypeView } from './inspect/prototype-view.ts';
+export type { TileOptions } from './inspect/tiles.ts';
 export { calibrate, type Calibration } from './inspect/calibration.ts';
 export { splitForCalibration } from './inspect/calibration-split.ts';
-export { regionLevel } from './inspect/pixel-level.ts';
+export { localLevels, regionLevel } from './inspect/pixel-level.ts';
 export { colorize, overlay, heatColour, type HeatScale, type OverlayOptions } from './inspect/heatmap.ts';
-export { findRegions, mapToSource, type Box, type DefectRegion } from './inspect/regions.ts';
+export { findRegions, type Box, type DefectRegion, type MapPlacement } from './inspect/regions.ts';
 export { trainInspector } from './train/entry.ts';
-export type { CheckpointStore, PreviewOptions, TrainingPreview, TrainOptions, TrainProgress, TrainResult } from './train/train.ts';
+export type { CheckpointStore, PreviewOptions, TrainingPreview, TrainingTileOptions, TrainOptions, TrainProgress, TrainResult } from './train/train.ts';
 export type { FeatureCacheOptions, SpillStore } from './train/feature-cache.ts';
 export { planReport, type PlanReport, type PlanReportOptions } from './train/plan-report.ts';
 
 // Images and encoders
+export { sizeInWords, toSize, type Size } from './data/preprocess.ts';
 export { checkRasterImage, rasterFromFloats, type ImageSource, type ImageView, type RasterImage } from './data/image.ts';
 export { loadEncoderWeights, type EncoderArchitecture, type EncoderWeights } from './weights/encoder.ts';
 export { encoderCatalog, findEncoder, type EncoderEntry } from './weights/catalog.ts';

@@ -31,6 +31,8 @@ export interface MapPlace {
   readonly y: number;
   readonly scaleX: number;
   readonly scaleY: number;
+  /** Views that the map is blended of: more than one, where the picture was inspected in tiles. */
+  readonly views: number;
 }
 
 /** Up to so many parts the engine learns by few-shot training: each is also turned, shifted and mirrored. */

@@ -114,7 +114,7 @@ function drawImage(seed: string, side: number): RasterImage {
 /** The model as a user has it: a file of untrained weights, and what is exported from it. */
 export function onnxOf({ config, encoder, trained, case: { crop } }: LoadedModel): Promise<Uint8Array> {
   const metadata: ModelMetadata = {
-    ...config, version: 1, resize: crop, crop, mapSize,
+    ...config, version: 1, resize: crop, crop, mapSize, framing: 'stretch', view: crop,
     encoder: { name: encoder.name, sha256: encoder.sha256, numHeads: encoder.architecture.numHeads, architecture: encoder.architecture },
     calibration: { threshold: 1, pixelThreshold: 1, scaleLow: 0, scaleHigh: 1, count: 0, outliers: 0, scoreMean: 0, scoreStd: 0, scoreMax: 0, scores: [], rule: 'none: untrained' },
     training: { images: 0, steps: 0, batchSize: 1, warmupSteps: 0, learningRate: 0, finalLearningRate: 0, seed: 1, finalLoss: 0 },

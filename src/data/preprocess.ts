@@ -23,12 +23,19 @@ export interface PreprocessOptions {
 export const IMAGENET_MEAN = [0.485, 0.456, 0.406] as const;
 export const IMAGENET_STD = [0.229, 0.224, 0.225] as const;
 
-export function toSize(size: Size): { width: number; height: number } {
-  const { width, height } = typeof size === 'number' ? { width: size, height: size } : size;
+/** @throws UsageError that begins with `name` */
+export function toSize(size: Size, name = 'A size'): { width: number; height: number } {
+  const { width, height } = typeof size === 'object' && size ? size : { width: size, height: size };
   if (!Number.isInteger(width) || !Number.isInteger(height) || width < 1 || height < 1) {
-    throw new UsageError(`A size needs a positive integer width and height, got ${width} x ${height}.`);
+    throw new UsageError(`${name} must be a positive integer, or such a width and height; got ${width} x ${height}.`);
   }
   return { width, height };
+}
+
+/** 602 x 252: width, then height. */
+export function sizeInWords(size: Size, between = ' x '): string {
+  const { width, height } = toSize(size);
+  return `${width}${between}${height}`;
 }
 
 /**

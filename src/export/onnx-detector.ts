@@ -5,6 +5,7 @@
  * embedding are one constant, and the map's upsampling, resizing and blur, all linear and separable, are one matrix for
  * each axis.
  */
+import { toSize, type Size } from '../data/preprocess.ts';
 import { UsageError } from '../errors.ts';
 import { encoderEpsilon, headEpsilon, tokenGrid, type DetectorConfig } from '../model/config.ts';
 import { interpolatePosition } from '../model/encoder.ts';
@@ -21,12 +22,12 @@ export interface DetectorGraphOptions {
   readonly encoder: EncoderWeights;
   /** The trained tensors under the model file's names. */
   readonly trained: ReadonlyMap<string, Float32Array>;
-  readonly mapSize: number;
+  readonly mapSize: Size;
 }
 
 type Tensors = (name: string) => ModelTensor;
 
-/** From the input `image` [B, 3, H, W] to the outputs `map` [B, 1, S, S] and `score` [B]. */
+/** From the input `image` [B, 3, H, W] to the outputs `map` [B, 1, H', W'] and `score` [B]. */
 export function detectorGraph({ config, encoder, trained, mapSize }: DetectorGraphOptions): OnnxGraph {
   const g = new OnnxGraph();
   const frozen: Tensors = (name) => {
@@ -154,8 +155,10 @@ interface FeatureGroup {
 }
 
 /** The outputs `map` and `score`, from en_g and de_g [B, N, C] of each group. */
-function score(g: OnnxGraph, groups: readonly FeatureGroup[], tensor: Tensors, config: DetectorConfig, mapSize: number): void {
+function score(g: OnnxGraph, groups: readonly FeatureGroup[], tensor: Tensors, config: DetectorConfig, mapSize: Size): void {
   const { rows, columns } = tokenGrid(config);
+  const { crop } = config;
+  const map = toSize(mapSize);
   g.scope('score', () => {
     const distances = groups.map(({ en, de }) => {
       const products = g.apply('ReduceSum', [g.apply('Mul', [en, de]), g.integers([-1])], { keepdims: 0 });
@@ -165,19 +168,18 @@ function score(g: OnnxGraph, groups: readonly FeatureGroup[], tensor: Tensors, c
     });
     const tokens = g.apply('Reshape', [tokenMap(g, groups, distances, config), g.integers([-1, 1, rows, columns])]);
     const toMap = (name: string, grid: Value, vertical: TapTable, horizontal: TapTable, output?: string): Value => {
-      const down = g.tensor({ name: `score.${name}vertical`, shape: [mapSize, vertical.inputSize], data: matrixOf(vertical) });
-      const across = g.tensor({ name: `score.${name}horizontal`, shape: [horizontal.inputSize, mapSize], data: transposed(matrixOf(horizontal), mapSize, horizontal.inputSize) });
+      const down = g.tensor({ name: `score.${name}vertical`, shape: [map.height, vertical.inputSize], data: matrixOf(vertical) });
+      const across = g.tensor({ name: `score.${name}horizontal`, shape: [horizontal.inputSize, map.width], data: transposed(matrixOf(horizontal), map.width, horizontal.inputSize) });
       return g.apply('MatMul', [g.apply('MatMul', [down, grid]), across], {}, output);
     };
-    const { height, width } = config.crop;
-    const ways: [TapTable, TapTable] = [tokensToMap(rows, height, mapSize), tokensToMap(columns, width, mapSize)];
+    const ways: [TapTable, TapTable] = [tokensToMap(rows, crop.height, map.height), tokensToMap(columns, crop.width, map.width)];
     if (!config.segmentationHead) toMap('', tokens, ...ways, 'map');
     else {
       const probability = segment(g, groups, distances, tensor, config);
-      const segmented = toMap('head.', probability, headToMap(4 * rows, height, mapSize), headToMap(4 * columns, width, mapSize));
+      const segmented = toMap('head.', probability, headToMap(4 * rows, crop.height, map.height), headToMap(4 * columns, crop.width, map.width));
       g.apply('Mul', [g.apply('Add', [toMap('', tokens, ...ways), segmented]), g.scalar(0.5)], {}, 'map');
     }
-    const count = Math.max(1, Math.floor(scoredFraction * mapSize * mapSize));
+    const count = Math.max(1, Math.floor(scoredFraction * map.height * map.width));
     const [highest] = g.applyForMany('TopK', [g.apply('Reshape', ['map', g.integers([0, -1])]), g.integers([count])], { axis: -1, largest: 1, sorted: 0 }, 2) as [Value, Value];
     g.apply('ReduceMean', [highest], { axes: [-1], keepdims: 0 }, 'score');
   });

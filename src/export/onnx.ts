@@ -2,9 +2,9 @@
  * A trained model as one ONNX file: encoder, trained part and scoring, to be run where there is a runtime for ONNX and
  * no WebGPU, a server for one. The file's metadata say how to prepare an image and from which score on it is defective.
  */
-import { IMAGENET_MEAN, IMAGENET_STD } from '../data/preprocess.ts';
+import { IMAGENET_MEAN, IMAGENET_STD, sizeInWords, toSize, type Size } from '../data/preprocess.ts';
 import { UsageError } from '../errors.ts';
-import { readModel, type ModelMetadata } from '../inspect/model-file.ts';
+import { readModel, type Framing, type ModelMetadata } from '../inspect/model-file.ts';
 import { hasPrototypes } from '../model/config.ts';
 import { version } from '../version.ts';
 import type { EncoderWeights } from '../weights/encoder.ts';
@@ -28,9 +28,10 @@ export interface ExportOnnxOptions {
 /**
  * The ONNX file of a trained model: operator set 17, float32, nothing outside of ONNX's own operators.
  *
- * Input `image` [batch, 3, crop, crop], RGB, prepared as the metadata say (`preprocess` does it); outputs `map` [batch, 1,
- * mapSize, mapSize] and `score` [batch], those of an `Inspection` but for float32 rounding. Metadata: `threshold`,
- * `calibration` (JSON), `encoder`, `encoder_sha256`, `resize`, `crop`, `map_size`, `mean`, `std`, `preprocessing`.
+ * Input `image` [batch, 3, height, width] of the crop, RGB, prepared as the metadata say (`preprocess` does it); outputs `map`
+ * [batch, 1, height, width] of the map and `score` [batch], those of an `Inspection` but for float32 rounding. Metadata: `threshold`,
+ * `calibration` (JSON), `encoder`, `encoder_sha256`, `resize`, `crop`, `map_size`, `view` (each "width x height" without spaces), `framing`,
+ * `mean`, `std`, `preprocessing`.
  * @returns the file's bytes, the same for the same model
  * @throws InputError (damaged or foreign model file), EncoderMismatchError, UsageError (a memory or a decoder without
  *   prototypes, a batch size that is no positive integer, the package pbf not installed)
@@ -56,26 +57,37 @@ export async function exportOnnx({ model, encoder, batchSize, name = 'model' }: 
 /** What goes into the file's network and what comes out. */
 export function onnxPorts({ crop, mapSize }: ModelMetadata, batchSize: number | undefined): { input: OnnxPort; outputs: [map: OnnxPort, score: OnnxPort] } {
   const batch = batchSize ?? 'batch';
+  const [image, map] = [toSize(crop), toSize(mapSize)];
   return {
-    input: { name: 'image', shape: [batch, 3, crop, crop], description: 'RGB images, prepared as the metadata say' },
+    input: { name: 'image', shape: [batch, 3, image.height, image.width], description: 'RGB images, prepared as the metadata say' },
     outputs: [
-      { name: 'map', shape: [batch, 1, mapSize, mapSize], description: 'Anomaly map over the crop: 0 is normal, up to 2' },
+      { name: 'map', shape: [batch, 1, map.height, map.width], description: 'Anomaly map over the crop: 0 is normal, up to 2' },
       { name: 'score', shape: [batch], description: 'Mean of the highest 1 % of the map' },
     ],
   };
 }
 
-function onnxMetadata({ encoder, resize, crop, mapSize, calibration, threshold = calibration.threshold }: ModelMetadata): Record<string, string> {
+/** What is done to an image before it is resized, where it is not stretched to the model's shape. */
+const framingInWords: Record<Framing, (view: Size) => string> = {
+  stretch: () => '',
+  'keep-aspect': () => ' an image of another shape is first extended to the shape of resize by its mirror image at both ends;',
+  tiles: (view) => ` of a larger image, a tile of ${sizeInWords(view)} pixels;`,
+};
+
+function onnxMetadata({ encoder, resize, crop, mapSize, framing, view, calibration, threshold = calibration.threshold }: ModelMetadata): Record<string, string> {
+  const between = 'x';
   return {
     threshold: String(threshold),
     calibration: JSON.stringify(calibration),
     encoder: encoder.name,
     encoder_sha256: encoder.sha256,
-    resize: String(resize),
-    crop: String(crop),
-    map_size: String(mapSize),
+    resize: sizeInWords(resize, between),
+    crop: sizeInWords(crop, between),
+    map_size: sizeInWords(mapSize, between),
+    framing,
+    view: sizeInWords(view, between),
     mean: JSON.stringify(IMAGENET_MEAN),
     std: JSON.stringify(IMAGENET_STD),
-    preprocessing: `RGB; resized to ${resize} x ${resize}, bilinear with antialias as Pillow's; centre crop of ${crop} x ${crop}; divided by 255; minus mean, over std, per channel. A score above threshold is defective.`,
+    preprocessing: `RGB;${framingInWords[framing](view)} resized to ${sizeInWords(resize)} (width x height), bilinear with antialias as Pillow's; centre crop of ${sizeInWords(crop)}; divided by 255; minus mean, over std, per channel. A score above threshold is defective.`,
   };
 }

@@ -5,7 +5,7 @@
  */
 import { checkRasterImage, type RasterImage } from '../data/image.ts';
 import { UsageError } from '../errors.ts';
-import { mapToSource, type MapGeometry } from './regions.ts';
+import type { MapPlacement } from './regions.ts';
 
 /** The map values at heat 0 and 1; a calibration's `scaleLow` and `scaleHigh`. */
 export interface HeatScale {
@@ -75,8 +75,8 @@ export function colorize(map: Float32Array, width: number, height: number, scale
 export interface OverlayOptions {
   readonly mapWidth: number;
   readonly mapHeight: number;
-  readonly resize: MapGeometry['resize'];
-  readonly crop: MapGeometry['crop'];
+  /** Where the map lies in the image: an inspection's `placement`. */
+  readonly placement: MapPlacement;
   readonly scale: HeatScale;
   /** Opacity of the hottest pixels, in [0, 1]; 0.75 by default. 0 leaves only the outlines. */
   readonly opacity?: number;
@@ -132,11 +132,10 @@ interface CropArea {
   readonly toMapY: (y: number) => number;
 }
 
-function cropArea({ width, height }: RasterImage, { resize, crop, mapWidth, mapHeight }: OverlayOptions): CropArea {
-  const { x, y, scaleX, scaleY } = mapToSource({ resize, crop, mapWidth, mapHeight, sourceWidth: width, sourceHeight: height });
+function cropArea({ width, height }: RasterImage, { placement: { x, y, scaleX, scaleY }, mapWidth, mapHeight }: OverlayOptions): CropArea {
   return {
-    left: Math.round(x),
-    top: Math.round(y),
+    left: Math.max(0, Math.round(x)),
+    top: Math.max(0, Math.round(y)),
     right: Math.min(width, Math.round(x + mapWidth * scaleX)),
     bottom: Math.min(height, Math.round(y + mapHeight * scaleY)),
     // Pixel centres to pixel centres.

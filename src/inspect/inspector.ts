@@ -9,6 +9,7 @@ import type { DeviceMemory } from '../gpu/memory.ts';
 import { Executable } from '../graph/executor.ts';
 import { compile } from '../graph/plan.ts';
 import type { Tensor, TensorData } from '../graph/tensor.ts';
+import { toSize, type Size } from '../data/preprocess.ts';
 import type { DetectorConfig } from '../model/config.ts';
 import { inspectionGraph, zeroShotScoring, type InspectionGraph } from '../model/graphs.ts';
 import { ImageStage, imagesLeaf } from '../model/image-stage.ts';
@@ -18,25 +19,52 @@ import { scoringOf } from '../model/score-function.ts';
 import type { Scoring } from '../model/scoring.ts';
 import type { EncoderWeights } from '../weights/encoder.ts';
 import type { Calibration } from './calibration.ts';
+import { inspectViews, type FramedInspection, type FramedModel } from './framed.ts';
 import { calibrationFor, readModel, readModelMetadata, writeModel, type ModelMetadata } from './model-file.ts';
-import { regionLevel } from './pixel-level.ts';
-import { findRegions, type DefectRegion } from './regions.ts';
+import { localLevels, regionLevel } from './pixel-level.ts';
+import type { PrototypeView, TokenOutputs } from './prototype-view.ts';
+import { findRegions, type Box, type DefectRegion, type MapPlacement } from './regions.ts';
+import type { TileOptions } from './tiles.ts';
 
 export interface Inspection {
-  /** Mean of the highest 1 % of the map. */
+  /** Mean of the highest 1 % of the map; of a tiled map, of as many pixels as 1 % of one tile has. */
   readonly score: number;
   /** NaN where there is none: in zero-shot inspection, until one is set. */
   readonly threshold: number;
   /** 'defective' where the score is above the threshold; 'unjudged' where there is none. */
   readonly verdict: 'good' | 'defective' | 'unjudged';
-  /** Anomaly map over the crop, row-major: 0 is normal, up to 2. */
+  /** Anomaly map over the crop (or, from tiles, over the whole image), row-major: 0 is normal, up to 2. */
   readonly map: Float32Array;
   readonly mapWidth: number;
   readonly mapHeight: number;
+  /** Where the map lies in the image. */
+  readonly placement: MapPlacement;
   /** 1 where the map is above the pixel threshold and above half of its peak (see `regionLevel`), specks left out. */
   readonly mask: Uint8Array;
   /** Connected regions of the mask, hottest first, in map and in source pixels. */
   readonly regions: readonly DefectRegion[];
+  /** Where it was asked for, and not of tiles, which have their own. */
+  readonly prototypes?: PrototypeView;
+  /** The tiles, row by row, where the image was inspected in tiles. */
+  readonly tiles?: readonly InspectedTile[];
+}
+
+export interface InspectedTile {
+  /** In the image's pixels; reaches beyond where the image is smaller than a tile. */
+  readonly source: Box;
+  /** Mean of the highest 1 % of the tile's own map. */
+  readonly score: number;
+  readonly prototypes?: PrototypeView;
+}
+
+export interface InspectOptions {
+  /**
+   * Inspects the image in overlapping tiles of the size that the model saw in training, and blends their maps: for images
+   * larger than those that it was trained on. Default: whether it was trained on tiles.
+   */
+  readonly tile?: boolean | TileOptions;
+  /** Adds the {@link PrototypeView}, from the same submit; the plan for it is compiled the first time. */
+  readonly prototypes?: boolean;
 }
 
 export interface InspectorOptions {
@@ -126,15 +154,16 @@ export class Inspector {
     this.currentThreshold = value;
   }
 
-  async inspect(image: RasterImage): Promise<Inspection> {
-    const [inspection] = await this.inspectBatch([image]);
+  async inspect(image: RasterImage, options?: InspectOptions): Promise<Inspection> {
+    const [inspection] = await this.inspectBatch([image], options);
     return inspection!;
   }
 
-  /** Any number of images; they are run `batchSize` at a time. */
-  async inspectBatch(images: readonly RasterImage[]): Promise<Inspection[]> {
-    const results = await this.network.run(images);
-    return results.map(({ score, map }, i) => this.judge(score, map, images[i]!));
+  /** Any number of images; they are run `batchSize` at a time, tiled ones one after another. */
+  async inspectBatch(images: readonly RasterImage[], options?: InspectOptions): Promise<Inspection[]> {
+    const results = await inspectFramed(this.network, images, this.metadata, options);
+    const { width, height } = toSize(this.metadata.mapSize);
+    return results.map((result, i) => this.judge(result, images[i]!, width * height));
   }
 
   /** Numbers that were trained, or stored in a memory. */
@@ -150,16 +179,17 @@ export class Inspector {
     return writeModel(this.values, { ...metadata, threshold: currentThreshold === metadata.calibration.threshold ? undefined : currentThreshold });
   }
 
-  private judge(score: number, map: Float32Array, image: RasterImage): Inspection {
-    const { resize, crop, mapSize } = this.metadata;
-    const isJudged = !Number.isNaN(this.currentThreshold);
-    const { mask, regions } = findRegions(map, isJudged ? regionLevel(map, this.calibration, this.currentThreshold) : Infinity, {
-      resize, crop, mapWidth: mapSize, mapHeight: mapSize, sourceWidth: image.width, sourceHeight: image.height,
-    });
-    return {
-      score, threshold: this.currentThreshold, verdict: !isJudged ? 'unjudged' : score > this.currentThreshold ? 'defective' : 'good',
-      map, mapWidth: mapSize, mapHeight: mapSize, mask, regions,
-    };
+  private judge(inspection: FramedInspection, image: RasterImage, viewArea: number): Inspection {
+    const { calibration } = this;
+    const threshold = this.currentThreshold;
+    const isJudged = !Number.isNaN(threshold);
+    const { score, map, mapWidth, mapHeight, tiles } = inspection;
+    const level = !isJudged ? Infinity
+      : tiles && tiles.length > 1
+        ? localLevels(map, mapWidth, mapHeight, calibration, threshold)
+        : regionLevel(map, calibration, threshold);
+    const { mask, regions } = findRegions(map, level, { ...inspection, viewArea: Math.min(viewArea, map.length), sourceWidth: image.width, sourceHeight: image.height });
+    return { ...inspection, threshold, verdict: !isJudged ? 'unjudged' : score > threshold ? 'defective' : 'good', mask, regions };
   }
 
   dispose(): void {
@@ -172,16 +202,29 @@ function checkCategory(metadata: ModelMetadata, mode: InspectionMode, category: 
   calibrationFor(metadata, category);
 }
 
+/** Images through the network as the model's framing has it. */
+export async function inspectFramed(
+  network: InspectionNetwork, images: readonly RasterImage[], model: FramedModel, { tile = model.framing === 'tiles', prototypes = false }: InspectOptions = {},
+): Promise<FramedInspection[]> {
+  images.forEach((image, i) => checkRasterImage(image, `image ${i + 1}`));
+  if (tile) return (await import('./tiles.ts')).inspectInTiles(network, images, model, tile === true ? {} : tile, prototypes);
+  if (model.framing === 'keep-aspect') return (await import('./keep-aspect.ts')).inspectUndistorted(network, images, model, prototypes);
+  return inspectViews(network, images, model, prototypes);
+}
+
 export interface RawInspection {
   readonly score: number;
   readonly map: Float32Array;
   /** In the mode `both`. */
   readonly zeroShot?: { readonly score: number; readonly map: Float32Array };
+  /** With prototypes: the outputs of the batch that the image was in, and its slot there. */
+  readonly tokens?: TokenOutputs;
+  readonly slot: number;
 }
 
 const outputsOf = ({ map, score }: Pick<Scoring, 'map' | 'score'>) => ({ map, score });
 
-function detectorOutputs(graph: InspectionGraph, config: DetectorConfig, mapSize: number, mode: InspectionMode | 'both'): Record<string, Tensor> {
+function detectorOutputs(graph: InspectionGraph, config: DetectorConfig, mapSize: Size, mode: InspectionMode | 'both'): Record<string, Tensor> {
   if (mode === 'trained') return outputsOf(graph.scoring);
   const zeroShot = zeroShotScoring(graph, config, mapSize);
   return mode === 'zero-shot' ? outputsOf(zeroShot) : { ...outputsOf(graph.scoring), zeroShotMap: zeroShot.map, zeroShotScore: zeroShot.score };
@@ -189,38 +232,53 @@ function detectorOutputs(graph: InspectionGraph, config: DetectorConfig, mapSize
 
 /** Encoder, trained part and scoring as one plan on the GPU: what an inspector and the calibration after training share. */
 export class InspectionNetwork {
+  readonly config: DetectorConfig;
   private readonly stage: ImageStage;
   private readonly executable: Executable;
+  /** The same, with what the prototypes' view needs among the outputs. */
+  private detailed: Executable | undefined;
+  private readonly prepareDetailed: () => Promise<Executable>;
   private readonly memories: readonly DeviceMemory[];
   /** The run before, ended well or not: the image tensor is one, so calls take turns. */
   private last: Promise<unknown> = Promise.resolve();
   private disposed = false;
 
-  private constructor(stage: ImageStage, executable: Executable, memories: readonly DeviceMemory[]) {
+  private constructor(config: DetectorConfig, stage: ImageStage, executable: Executable, prepareDetailed: () => Promise<Executable>, memories: readonly DeviceMemory[]) {
+    this.config = config;
     this.stage = stage;
     this.executable = executable;
+    this.prepareDetailed = prepareDetailed;
     this.memories = memories;
   }
 
   static async create(
     engine: Engine, encoder: EncoderWeights, config: DetectorConfig, values: ReadonlyMap<string, Float32Array>,
-    options: { resize: number; mapSize: number; batchSize: number; precision?: Precision; mode?: InspectionMode | 'both' },
+    options: { resize: Size; mapSize: Size; batchSize: number; precision?: Precision; mode?: InspectionMode | 'both' },
   ): Promise<InspectionNetwork> {
     const { context } = engine;
     const { resize, mapSize, batchSize, precision, mode = 'trained' } = options;
     checkPrecision(context, precision);
     if (!Number.isInteger(batchSize) || batchSize < 1) throw new UsageError(`batchSize must be a positive integer, got ${batchSize}.`);
     const images = imagesLeaf(batchSize, config.crop);
-    const outputs = config.method === 'memory'
-      ? outputsOf((await import('../model/memory-graph.ts')).memoryGraph(images, config, mapSize, precision).scoring)
-      : detectorOutputs(inspectionGraph(images, config, mapSize, precision, await scoringOf(config)), config, mapSize, mode);
-    const plan = compile({ target: context.target, outputs });
-    const stage = await ImageStage.create(context, { resize: { width: resize, height: resize }, crop: config.crop, batchSize });
+    const memory = config.method === 'memory' ? await import('../model/memory-graph.ts') : undefined;
+    const scoring = await scoringOf(config);
+    const planned = (details?: (graph: InspectionGraph) => Record<string, Tensor>) => {
+      if (memory) return compile({ target: context.target, outputs: outputsOf(memory.memoryGraph(images, config, mapSize, precision).scoring) });
+      const graph = inspectionGraph(images, config, mapSize, precision, scoring);
+      return compile({ target: context.target, outputs: { ...detectorOutputs(graph, config, mapSize, mode), ...details?.(graph) } });
+    };
+    const plan = planned();
+    const stage = await ImageStage.create(context, { resize: toSize(resize), crop: config.crop, batchSize });
     const memories: DeviceMemory[] = [];
     try {
       memories.push(await uploadEncoder(context, encoder, config, precision), await uploadTrainables(context, values, config, precision));
       const parameters = new Map([...stage.tensors, ...memories.flatMap((m) => [...m.tensors])]);
-      return new InspectionNetwork(stage, await Executable.prepare(context, plan, parameters), memories);
+      const executable = await Executable.prepare(context, plan, parameters);
+      return new InspectionNetwork(config, stage, executable, async () => {
+        const { checkHasPrototypes, tokenOutputs } = await import('./prototype-view.ts');
+        checkHasPrototypes(config);
+        return Executable.prepare(context, planned(tokenOutputs), parameters);
+      }, memories);
     } catch (error) {
       for (const memory of memories) memory.dispose();
       stage.dispose();
@@ -228,40 +286,57 @@ export class InspectionNetwork {
     }
   }
 
-  async run(images: readonly RasterImage[]): Promise<RawInspection[]> {
+  get batchSize(): number {
+    return this.stage.batchSize;
+  }
+
+  async run(images: readonly RasterImage[], prototypes = false): Promise<RawInspection[]> {
     images.forEach((image, i) => checkRasterImage(image, `image ${i + 1}`));
-    const turn = this.last.then(() => this.runInTurn(images));
+    const turn = this.last.then(() => this.runInTurn(images, prototypes));
     this.last = turn.catch(() => undefined);
     return turn;
   }
 
-  private async runInTurn(images: readonly RasterImage[]): Promise<RawInspection[]> {
+  private async runInTurn(images: readonly RasterImage[], prototypes: boolean): Promise<RawInspection[]> {
     if (this.disposed) throw new UsageError('This inspector was disposed of; open the model again.');
+    if (prototypes && !this.detailed) {
+      const detailed = await this.prepareDetailed();
+      // Disposed of meanwhile: it would be nobody's.
+      if (this.disposed) detailed.dispose();
+      else this.detailed = detailed;
+      return this.runInTurn(images, prototypes);
+    }
+    const executable = prototypes ? this.detailed! : this.executable;
     const results: RawInspection[] = [];
     for (let start = 0; start < images.length; start += this.stage.batchSize) {
       const batch = images.slice(start, start + this.stage.batchSize);
       for (const [slot, image] of batch.slice(0, -1).entries()) await this.stage.load(image, slot);
       const last = batch.at(-1)!;
       await this.stage.ready(last);
-      const { map, score, zeroShotMap, zeroShotScore } = await this.executable.run({}, { before: (encoder) => this.stage.record(encoder, last, batch.length - 1) });
+      const outputs = await executable.run({}, { before: (encoder) => this.stage.record(encoder, last, batch.length - 1) });
+      const { map, score, zeroShotMap, zeroShotScore } = outputs;
       const pixels = map!.length / this.stage.batchSize;
-      batch.forEach((_, i) => {
-        if (!Number.isFinite(score![i]!)) throw new InputError(`Image ${start + i + 1} has no finite score: the model or the encoder is damaged.`);
-        const part = (of: TensorData) => (of as Float32Array).slice(i * pixels, (i + 1) * pixels);
-        results.push({ score: score![i]!, map: part(map!), ...(zeroShotMap && { zeroShot: { score: zeroShotScore![i]!, map: part(zeroShotMap) } }) });
+      batch.forEach((_, slot) => {
+        if (!Number.isFinite(score![slot]!)) throw new InputError(`Image ${start + slot + 1} has no finite score: the model or the encoder is damaged.`);
+        const part = (of: TensorData) => (of as Float32Array).slice(slot * pixels, (slot + 1) * pixels);
+        results.push({
+          score: score![slot]!, map: part(map!), slot,
+          ...(zeroShotMap && { zeroShot: { score: zeroShotScore![slot]!, map: part(zeroShotMap) } }), ...(prototypes && { tokens: outputs }),
+        });
       });
     }
     return results;
   }
 
-  /** Submits made so far by the main plan. */
+  /** Submits made so far by the main plans. */
   get submits(): number {
-    return this.executable.submits;
+    return this.executable.submits + (this.detailed?.submits ?? 0);
   }
 
   dispose(): void {
     this.disposed = true;
     this.executable.dispose();
+    this.detailed?.dispose();
     this.stage.dispose();
     for (const memory of this.memories) memory.dispose();
   }

@@ -3,9 +3,10 @@
  * under `inp_former`, everything that inspection needs besides the encoder: which encoder (its hash), sizes, groups,
  * calibration, and how it was trained. It holds no time or place, so the same training gives the same bytes.
  */
+import { toSize, type Size } from '../data/preprocess.ts';
 import { EncoderMismatchError, InputError, UsageError } from '../errors.ts';
 import { sizeOf } from '../graph/tensor.ts';
-import { detectorConfig, type DetectorConfig, type RememberedOptions } from '../model/config.ts';
+import { detectorConfig, type DetectorConfig, type ImageSize, type RememberedOptions } from '../model/config.ts';
 import { trainableShapes } from '../model/parameters.ts';
 import type { EncoderArchitecture, EncoderWeights } from '../weights/encoder.ts';
 import { readSafetensors, tensorToFloat32, writeSafetensors } from '../weights/safetensors.ts';
@@ -55,14 +56,24 @@ export interface CategoryRecord {
   readonly calibration: Calibration;
 }
 
+/**
+ * How an image becomes what the encoder sees: stretched to the model's shape, as the reference does it; undistorted; or cut
+ * into tiles of the size of the view.
+ */
+export type Framing = 'stretch' | 'keep-aspect' | 'tiles';
+export const framings: readonly Framing[] = ['stretch', 'keep-aspect', 'tiles'];
+
 export interface ModelMetadata extends RememberedOptions {
   readonly version: 1;
   readonly encoder: { readonly name: string; readonly sha256: string; readonly numHeads: number; readonly architecture: EncoderArchitecture };
-  /** Side of the square that images are resized to, and of the centre crop that the encoder sees, pixels. */
-  readonly resize: number;
-  readonly crop: number;
-  /** Side of the anomaly map. */
-  readonly mapSize: number;
+  /** What images are resized to, and the centre crop that the encoder sees, pixels. */
+  readonly resize: Size;
+  readonly crop: Size;
+  /** Of a view's anomaly map. */
+  readonly mapSize: Size;
+  readonly framing: Framing;
+  /** Pixels of a source image that `resize` covered in training (of the image of median area): how large a tile is, with the border that the crop leaves. */
+  readonly view: Size;
   /** From the normal images of all categories together. */
   readonly calibration: Calibration;
   /** Of a model that was trained on several: each with the calibration of its own images. */
@@ -118,8 +129,8 @@ export function readModelMetadata(bytes: Uint8Array, name = 'model'): ModelMetad
   } catch (cause) {
     throw new InputError(`${name}: the model's metadata are damaged (${cause instanceof Error ? cause.message : String(cause)}). Train the model again, or take a copy.`, { file: name, cause });
   }
-  const { resize, crop, mapSize, calibration, categories, taps, encoderGroups, decoderGroups } = parsed;
-  const isWhole = [resize, mapSize].every((n) => Number.isInteger(n) && n > 0) && crop <= resize
+  const { calibration, categories, taps, encoderGroups, decoderGroups, framing } = parsed;
+  const isWhole = hasSizes(parsed) && framings.includes(framing)
     && isCalibration(calibration) && Number.isFinite(parsed.threshold ?? 0)
     && (categories === undefined || (Array.isArray(categories) && categories.every((c) => typeof c?.name === 'string' && isCalibration(c.calibration)) && new Set(categories.map((c) => c.name)).size === categories.length))
     && [taps, encoderGroups, decoderGroups].every(Array.isArray) && parsed.encoder.sha256;
@@ -139,6 +150,15 @@ export function calibrationFor({ calibration, categories = [] }: ModelMetadata, 
   const found = categories.find(({ name }) => name === category);
   if (found) return found.calibration;
   throw new UsageError(`The model has no category "${category}": ${categories.length === 0 ? 'it was trained on one kind of image; leave the category out' : `it knows ${categories.map(({ name }) => name).join(', ')}`}.`);
+}
+
+function hasSizes({ resize, crop, mapSize, view }: ModelMetadata): boolean {
+  try {
+    const [from, to] = [resize, crop, mapSize, view].map((size) => toSize(size)) as [ImageSize, ImageSize];
+    return to.width <= from.width && to.height <= from.height;
+  } catch {
+    return false;
+  }
 }
 
 /** Metadata and trained tensors, checked against each other and against the encoder. */

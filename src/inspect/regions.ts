@@ -26,25 +26,32 @@ export interface DefectRegion {
   readonly peak: number;
 }
 
-export interface MapGeometry {
-  readonly resize: Size;
-  readonly crop: Size;
-  readonly sourceWidth: number;
-  readonly sourceHeight: number;
-  readonly mapWidth: number;
-  readonly mapHeight: number;
-}
-
-/** Edge coordinates: source x = `x` + map x * `scaleX`, source y = `y` + map y * `scaleY`. */
-export interface MapToSource {
+/** Where a map lies in its source image, in edge coordinates: source x = `x` + map x * `scaleX`, source y = `y` + map y * `scaleY`. */
+export interface MapPlacement {
   readonly x: number;
   readonly y: number;
   readonly scaleX: number;
   readonly scaleY: number;
 }
 
-/** Where the map lies in the source image. The border that the centre crop cuts off is outside of it. */
-export function mapToSource({ resize, crop, sourceWidth, sourceHeight, mapWidth, mapHeight }: MapGeometry): MapToSource {
+export interface MapGeometry {
+  readonly placement: MapPlacement;
+  readonly sourceWidth: number;
+  readonly sourceHeight: number;
+  readonly mapWidth: number;
+  readonly mapHeight: number;
+  /** Map pixels of one view, of which {@link SPECK_SHARE} is a speck; the whole map by default. */
+  readonly viewArea?: number;
+}
+
+/** What decides where a map lies: the sizes that an image passes through. */
+export interface MapSizes extends Omit<MapGeometry, 'placement' | 'viewArea'> {
+  readonly resize: Size;
+  readonly crop: Size;
+}
+
+/** Where the map of a resized and centre-cropped image lies. The border that the crop cuts off is outside of it. */
+export function placeMap({ resize, crop, sourceWidth, sourceHeight, mapWidth, mapHeight }: MapSizes): MapPlacement {
   const from = toSize(resize);
   const to = toSize(crop);
   const offset = cropOffset(resize, crop);
@@ -58,7 +65,7 @@ export function mapToSource({ resize, crop, sourceWidth, sourceHeight, mapWidth,
 
 /** A box in map pixels as the smallest box of whole source pixels that covers it. */
 export function boxToSource(box: Box, geometry: MapGeometry): Box {
-  const { x, y, scaleX, scaleY } = mapToSource(geometry);
+  const { x, y, scaleX, scaleY } = geometry.placement;
   // An edge that should be a whole number may be off by rounding; the tolerance keeps it from taking in another pixel.
   const low = (value: number) => Math.max(0, Math.floor(value + 1e-6));
   const high = (value: number, limit: number) => Math.min(limit, Math.ceil(value - 1e-6));
@@ -87,17 +94,17 @@ export interface FoundRegions {
 
 /**
  * @param map anomaly map, `mapWidth * mapHeight`, row-major
- * @param pixelThreshold pixels strictly above it are defective
+ * @param level pixels strictly above it are defective: one for all, or one for each
  * @throws UsageError for a map of another size than the geometry says
  */
-export function findRegions(map: Float32Array, pixelThreshold: number, geometry: MapGeometry): FoundRegions {
+export function findRegions(map: Float32Array, level: number | Float32Array, geometry: MapGeometry): FoundRegions {
   const { mapWidth, mapHeight } = geometry;
   if (map.length !== mapWidth * mapHeight) {
     throw new UsageError(`findRegions: a ${mapWidth} x ${mapHeight} map has ${mapWidth * mapHeight} values, got ${map.length}.`);
   }
-  const above = Uint8Array.from(map, (value) => (value > pixelThreshold ? 1 : 0));
+  const above = Uint8Array.from(map, (value, i) => (value > (typeof level === 'number' ? level : level[i]!) ? 1 : 0));
   const { labels, regions: labelled, count } = labelRegions(above, mapWidth, mapHeight);
-  const smallest = SPECK_SHARE * map.length;
+  const smallest = SPECK_SHARE * (geometry.viewArea ?? map.length);
   const kept = new Uint8Array(count + 1);
   const peaks = new Float64Array(count + 1).fill(-Infinity);
   for (const { label, area } of labelled) if (area >= smallest) kept[label] = 1;

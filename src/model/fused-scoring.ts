@@ -10,6 +10,7 @@
  * cell values, so they are resized to the crop without align_corners, as in training, then to the map's size and blurred
  * alike. All of that is linear: each part goes its way in one pair of matrices, and the parts are added at the end.
  */
+import { toSize } from '../data/preprocess.ts';
 import { scope, type Tensor } from '../graph/tensor.ts';
 import { add, composeTaps, gaussianWeights, meanOf, resampleBy, resampleTaps, reshape, scale, stack, tokenCosine, topMean, unstack, windowTaps, type TapTable } from '../ops/index.ts';
 import { relativeSquaredError, residual } from '../ops/plus.ts';
@@ -24,6 +25,7 @@ export function headToMap(cells: number, crop: number, mapSize: number): TapTabl
 }
 
 export const scoreFused: ScoreFunction = ({ encoder, decoder, parameters, config, mapSize }) => scope('score', () => {
+  const { height, width } = toSize(mapSize);
   const groups = encoder.map((en, g) => ({ en, de: decoder[g]!, ...tokenCosine(en, decoder[g]!) }));
   const distance = meanOf(groups.map((group) => group.distance));
   const tokenMap = config.distance === 'cosine' ? distance : scale(add(distance, meanOf(groups.map(({ en, de, dots }) => relativeSquaredError(en, de, dots)))), 1 / 2);
@@ -33,10 +35,10 @@ export const scoreFused: ScoreFunction = ({ encoder, decoder, parameters, config
   const { probability, rows, columns } = probabilities(residual(groups), parameters, config);
   const batch = probability.shape[0]!;
   const segmented = resampleBy(reshape(probability, [batch, rows, columns]), {
-    vertical: headToMap(rows, config.crop.height, mapSize), horizontal: headToMap(columns, config.crop.width, mapSize),
+    vertical: headToMap(rows, config.crop.height, height), horizontal: headToMap(columns, config.crop.width, width),
   });
   const map = scale(add(reconstruction.map, segmented), 1 / 2);
-  return { ...reconstruction, map, score: topMean(reshape(map, [batch, mapSize * mapSize]), { fraction: scoredFraction }) };
+  return { ...reconstruction, map, score: topMean(reshape(map, [batch, height * width]), { fraction: scoredFraction }) };
 });
 
 /** The head's output for a batch, image by image where a tensor of all would be too long to be bound. */

@@ -2,6 +2,7 @@
  * The graphs that run: encoding for the feature cache, inspection, and the training step with loss, backward and
  * optimiser. Each becomes one plan and one submit.
  */
+import type { Size } from '../data/preprocess.ts';
 import { UsageError } from '../errors.ts';
 import { layoutFor, type MemoryItem } from '../gpu/memory.ts';
 import type { Target } from '../gpu/target.ts';
@@ -39,7 +40,7 @@ export interface InspectionGraph {
 }
 
 /** From `images` [B, 3, H, W] to anomaly maps and scores. @param score of this detector, see {@link scoringOf} */
-export function inspectionGraph(image: Tensor, config: DetectorConfig, mapSize = defaultMapSize, precision?: Precision, score: ScoreFunction = scoreCosines): InspectionGraph {
+export function inspectionGraph(image: Tensor, config: DetectorConfig, mapSize: Size = defaultMapSize, precision?: Precision, score: ScoreFunction = scoreCosines): InspectionGraph {
   const features = encode(image, config, precision);
   const p = trainableLeaves(config, precision);
   const reconstruction = reconstruct(features.fused, p, config);
@@ -47,7 +48,7 @@ export function inspectionGraph(image: Tensor, config: DetectorConfig, mapSize =
 }
 
 /** The zero-shot map: distances to the nearest prototype of the image itself, through the same chain. */
-export function zeroShotScoring({ features, reconstruction }: Pick<InspectionGraph, 'features' | 'reconstruction'>, config: DetectorConfig, mapSize = defaultMapSize): Scoring {
+export function zeroShotScoring({ features, reconstruction }: Pick<InspectionGraph, 'features' | 'reconstruction'>, config: DetectorConfig, mapSize: Size = defaultMapSize): Scoring {
   const { prototypes } = reconstruction;
   if (!prototypes) throw new UsageError('This model has no prototypes for a zero-shot map.');
   return scope('zero-shot', () => scoreTokenMaps([coherence(features.fused, prototypes).distance], config, mapSize));

@@ -3,6 +3,7 @@
  * each feature group by itself and averaged, on the features and through the chain to map and score that the trained
  * detector has. So both can be compared.
  */
+import type { Size } from '../data/preprocess.ts';
 import { scope, type Tensor } from '../graph/tensor.ts';
 import { nearestNeighbour } from '../ops/nearest-neighbour.ts';
 import type { DetectorConfig } from './config.ts';
@@ -11,7 +12,7 @@ import { memorySlices, trainableLeaves, type Precision } from './parameters.ts';
 import { defaultMapSize, scoreTokenMaps, type Scoring } from './scoring.ts';
 
 /** From `images` [B, 3, H, W] to anomaly maps and scores. */
-export function memoryGraph(image: Tensor, config: DetectorConfig, mapSize = defaultMapSize, precision?: Precision): { scoring: Scoring } {
+export function memoryGraph(image: Tensor, config: DetectorConfig, mapSize: Size = defaultMapSize, precision?: Precision): { scoring: Scoring } {
   const { groups } = encode(image, config, precision);
   const leaves = trainableLeaves(config, precision);
   const slices = memorySlices(config);

@@ -8,7 +8,8 @@
 import { UsageError } from '../errors.ts';
 import { scope, type Tensor } from '../graph/tensor.ts';
 import { composeTaps, cosineMap, gaussianWeights, meanOf, resample2d, resampleBy, resampleTaps, reshape, topMean, windowTaps, type TapTable } from '../ops/index.ts';
-import { isPlus, tokenGrid, type DetectorConfig } from './config.ts';
+import { toSize, type Size } from '../data/preprocess.ts';
+import { isPlus, tokenGrid, type DetectorConfig, type ImageSize } from './config.ts';
 import type { ParameterLeaves } from './parameters.ts';
 
 export interface Scoring {
@@ -17,13 +18,20 @@ export interface Scoring {
   /** The maps' mean at the crop's size [B, H, W], and at the map size: only steps on the way, which the map takes at once. */
   readonly upsampled: Tensor;
   readonly resized: Tensor;
-  /** [B, S, S], blurred */
+  /** [B, S, S] (or of the map's height and width), blurred */
   readonly map: Tensor;
   /** [B] */
   readonly score: Tensor;
 }
 
 export const defaultMapSize = 256;
+
+/** The map of a crop: 256 x 256 for a square one, else as many pixels in the crop's shape. */
+export function mapSizeFor({ height, width }: ImageSize): ImageSize {
+  const side = (n: number, other: number) => Math.round(defaultMapSize * Math.sqrt(n / other));
+  return { height: side(height, width), width: side(width, height) };
+}
+
 /** Share of the map, its highest values, whose mean is the score. */
 export const scoredFraction = 0.01;
 
@@ -34,7 +42,7 @@ export interface ScoreInputs {
   readonly decoder: readonly Tensor[];
   readonly parameters: ParameterLeaves;
   readonly config: DetectorConfig;
-  readonly mapSize: number;
+  readonly mapSize: Size;
 }
 
 export type ScoreFunction = (inputs: ScoreInputs) => Scoring;
@@ -46,7 +54,7 @@ export const scoreCosines: ScoreFunction = ({ encoder, decoder, config, mapSize 
 };
 
 /** @param encoder, decoder en_g and de_g [B, N, C] */
-export function scoreReconstruction(encoder: readonly Tensor[], decoder: readonly Tensor[], config: DetectorConfig, mapSize = defaultMapSize): Scoring {
+export function scoreReconstruction(encoder: readonly Tensor[], decoder: readonly Tensor[], config: DetectorConfig, mapSize: Size = defaultMapSize): Scoring {
   return scope('score', () => scoreTokenMaps(encoder.map((en, g) => cosineMap(en, decoder[g]!)), config, mapSize));
 }
 
@@ -61,16 +69,17 @@ export function tokensToMap(tokens: number, crop: number, mapSize: number): TapT
 }
 
 /** @param tokenMaps distances per token, [B, N] each; several are averaged after upsampling */
-export function scoreTokenMaps(tokenMaps: readonly Tensor[], config: DetectorConfig, mapSize = defaultMapSize): Scoring {
+export function scoreTokenMaps(tokenMaps: readonly Tensor[], config: DetectorConfig, mapSize: Size = defaultMapSize): Scoring {
+  const { width, height } = toSize(mapSize);
   const { rows, columns } = tokenGrid(config);
   const batch = tokenMaps[0]!.shape[0]!;
   // Upsampling is linear: the mean of the maps is upsampled once instead of each of them.
   const average = tokenMaps.length === 1 ? tokenMaps[0]! : meanOf(tokenMaps);
   const upsampled = resample2d(reshape(average, [batch, rows, columns]), { outHeight: config.crop.height, outWidth: config.crop.width, kind: 'bilinear-align-corners' });
-  const resized = resample2d(upsampled, { outHeight: mapSize, outWidth: mapSize, kind: 'bilinear' });
+  const resized = resample2d(upsampled, { outHeight: height, outWidth: width, kind: 'bilinear' });
   const map = resampleBy(reshape(average, [batch, rows, columns]), {
-    vertical: tokensToMap(rows, config.crop.height, mapSize), horizontal: tokensToMap(columns, config.crop.width, mapSize),
+    vertical: tokensToMap(rows, config.crop.height, height), horizontal: tokensToMap(columns, config.crop.width, width),
   });
-  const score = topMean(reshape(map, [batch, mapSize * mapSize]), { fraction: scoredFraction });
+  const score = topMean(reshape(map, [batch, height * width]), { fraction: scoredFraction });
   return { tokenMaps, upsampled, resized, map, score };
 }

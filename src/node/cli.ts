@@ -3,6 +3,7 @@
  * loaded when it runs, so that help is instant and needs nothing installed. Exit codes: 0 done, 1 failed, 2 wrong usage.
  */
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import type { Size } from '../data/preprocess.ts';
 import { AbortedError, InpFormerError, UsageError } from '../errors.ts';
 import { version } from '../version.ts';
 import { DEFAULT_ENCODER } from '../weights/catalog.ts';
@@ -93,10 +94,12 @@ Example:
   const encoderOfModel = ['--encoder <name|path>', 'the encoder that the model was trained with, if it is not found by itself'] as const;
   const zeroShotOption = ['--zero-shot', 'compare each image with its own prototypes alone, for things that the model was not trained on; no verdict without --threshold'] as const;
   const precisionOption = () => new Option('--precision <name>', 'how weights are stored on the GPU; f16 halves their memory, where the adapter has it').choices(['f32', 'f16']).default('f32');
+  const tileOption = ['--tile', 'inspect in overlapping tiles at the scale that the model was trained at; on by itself for a model trained with --tile'] as const;
+  const overlapOption = () => new Option('--tile-overlap <share>', 'share of its side that a tile has in common with the next, 0 to 0.75 (default: 0.25)').argParser(finiteNumber);
   const batchOption = () => new Option('--batch-size <n>', 'images at a time').argParser(positiveInteger).default(8);
 
   const settingsOptions = (of: Command): Command => of
-    .option('--prototypes <n>', 'normal prototypes of an image', positiveInteger, 6)
+    .option('--prototypes <n>', 'on-site prototypes of an image; `inspect --prototypes` shows them', positiveInteger, 6)
     .addOption(new Option('--decoder <name>', 'what the decoder attends to; all but the first are for comparison').choices(['prototypes', 'self-attention', 'neighbour-masked']).default('prototypes'))
     .option('--neighbourhood <n>', 'with --decoder neighbour-masked: side of the masked square, tokens, odd', positiveInteger, 7)
     .option('--residual', 'keep the residual around the decoder\'s attention')
@@ -112,8 +115,11 @@ Example:
     .addOption(new Option('--setting <name>', 'multi: one model of all categories, each with a threshold of its own; single: a model for each').choices(['multi', 'single']).default('multi'))
     .addOption(categoriesOption())
     .option('--encoder <name|path>', 'frozen encoder: a name (`inp-former plan --help` lists them) or a .safetensors file', DEFAULT_ENCODER)
-    .option('--resize <pixels>', 'images are resized to this square (default: 448)', positiveInteger)
-    .option('--crop <pixels>', 'and their centre of this size is used; a multiple of the patch size 14 (default: 392)', positiveInteger)
+    .option('--resize <size>', 'images are resized to this square, or WIDTHxHEIGHT (default: 8/7 of the crop, 448; with --keep-aspect and --tile the crop)', imageSize)
+    .option('--crop <size>', 'and their centre of this size is used; multiples of the patch size 14 (default: 392)', imageSize)
+    .option('--keep-aspect', 'resize without distortion: --crop then says how many pixels (its square), the images what shape')
+    .option('--tile [size]', 'train on tiles of this many source pixels (default: of the crop), for large images with small defects', imageSize)
+    .option('--tiles-per-image <n>', 'train on n tiles of each image, drawn by the seed, instead of all', positiveInteger)
     .addOption(new Option('--steps <n>', 'optimiser steps').argParser(positiveInteger).conflicts('epochs'))
     .addOption(new Option('--epochs <n>', 'passes through the images, in place of --steps').argParser(positiveInteger))
     .option('--warmup <n>', 'steps until the learning rate is full', nonNegativeInteger)
@@ -160,6 +166,10 @@ Example:
     .option('--threshold <t>', 'score above which an image is defective, in place of the calibrated one', finiteNumber)
     .option('--category <name>', 'what the images show: its threshold and heat scale, of a model that knows several categories')
     .option(...zeroShotOption)
+    .option(...tileOption)
+    .addOption(overlapOption())
+    .option('--prototypes', 'also write what the model compared each image with: NAME.prototypes.png and prototypes.html')
+    .addOption(new Option('--compare <file>', 'show the prototypes of this model beside those of --model; repeatable').argParser((file: string, others: string[] = []) => [...others, file]))
     .option(...encoderOfModel)
     .addOption(batchOption())
     .addOption(precisionOption())
@@ -176,6 +186,8 @@ Example:
     .option('--limit-per-class <n>', 'only the first n images, in name order, of each kind (good, each defect)', positiveInteger)
     .option('--threshold <t>', 'judge this threshold in place of the calibrated one', finiteNumber)
     .option(...zeroShotOption)
+    .option(...tileOption)
+    .addOption(overlapOption())
     .option('--skip-unreadable', 'leave out images that cannot be read, instead of stopping')
     .option(...encoderOfModel)
     .addOption(batchOption())
@@ -229,7 +241,7 @@ Example:
 
   command('plan', 'what a run would cost: kernels, operations, memory; needs no GPU')
     .option('--encoder <name|path>', 'encoder: tiny, dinov2-small, -base, -large, each also -with-registers, or a file', DEFAULT_ENCODER)
-    .option('--crop <pixels>', 'side of the images', positiveInteger, 392)
+    .option('--crop <size>', 'side of the images, or WIDTHxHEIGHT', imageSize, 392)
     .option('--batch-size <n>', 'images at a time', positiveInteger, 1)
     .option('--train', 'a training step instead of an inspection')
     .addOption(adapterOption().hideHelp())
@@ -276,6 +288,15 @@ function nonNegativeInteger(text: string): number {
 
 function countOrFresh(text: string): number | 'fresh' {
   return text === 'fresh' ? text : positiveInteger(text);
+}
+
+/** A square's side, or WIDTHxHEIGHT. */
+function imageSize(text: string): Size {
+  if (/^\d+$/.test(text)) return positiveInteger(text);
+  const sides = text.split(/[xX]/);
+  if (sides.length !== 2) throw new InvalidArgumentError('It must be a whole number, or two as WIDTHxHEIGHT, e.g. 602x252.');
+  const [width, height] = sides.map(positiveInteger) as [number, number];
+  return { width, height };
 }
 
 function finiteNumber(text: string): number {

@@ -5,11 +5,11 @@
 import { join } from 'node:path';
 import type { LabelledImage } from '../data/dataset.ts';
 import type { RasterImage } from '../data/image.ts';
-import { preprocessMask } from '../data/preprocess.ts';
 import { InputError } from '../errors.ts';
 import { Evaluator, type Evaluation, type EvaluationCurves } from '../evaluate/evaluate.ts';
+import { groundTruth } from '../inspect/ground-truth.ts';
 import { TRUTH_OUTLINE } from '../inspect/heatmap.ts';
-import type { Inspector } from '../inspect/inspector.ts';
+import type { InspectOptions, Inspector } from '../inspect/inspector.ts';
 import { decodedBatches, overlayOf, type FailedImage } from './commands/inspect.ts';
 import { readMask, type OpenCategory } from './dataset.ts';
 import { thumbnail } from './images.ts';
@@ -58,6 +58,8 @@ export interface CategoryResult extends OutcomeRates {
 
 export interface EvaluateCategoryOptions {
   readonly batchSize: number;
+  /** How images are framed, where not by the model alone. */
+  readonly framing?: InspectOptions;
   readonly skipUnreadable?: boolean;
   /** At most so many images, in name order, of each kind ('good', each defect). */
   readonly limitPerClass?: number;
@@ -76,28 +78,28 @@ const PICTURE_SIZE = 320;
  * @throws InputError for an unreadable image (unless `skipUnreadable`), or a mask that does not fit
  */
 export async function evaluateCategory(inspector: Inspector, category: OpenCategory, options: EvaluateCategoryOptions): Promise<CategoryResult> {
-  const { batchSize, skipUnreadable = false, limitPerClass, mistakes: mostMistakes = 0, signal, onProgress, onSkipped } = options;
+  const { batchSize, framing, skipUnreadable = false, limitPerClass, mistakes: mostMistakes = 0, signal, onProgress, onSkipped } = options;
   const { folder, name } = category;
   const tests = new Map(limitPerFolder(category.tests, limitPerClass).map((test) => [join(folder, test.path), test]));
-  const { metadata: { resize, crop }, threshold, calibration } = inspector;
+  const { metadata, threshold, calibration } = inspector;
   const evaluator = new Evaluator();
   const outcomes: Outcome[] = [];
   const skipped: FailedImage[] = [];
   let mistakes: Mistake[] = [];
   const started = performance.now();
-  for await (const { images, failures } of decodedBatches([...tests.keys()], batchSize, signal)) {
+  for await (const { images, failures } of decodedBatches([...tests.keys()], framing?.tile ? 1 : batchSize, signal)) {
     for (const failure of failures) {
       if (!skipUnreadable) throw new InputError(`${failure.reason} (--skip-unreadable leaves such images out.)`, { file: failure.file });
       onSkipped?.(failure.reason);
       skipped.push(failure);
     }
-    const inspections = images.length === 0 ? [] : await inspector.inspectBatch(images.map(({ image }) => image));
+    const inspections = images.length === 0 ? [] : await inspector.inspectBatch(images.map(({ image }) => image), framing);
     for (const [i, inspection] of inspections.entries()) {
       const { file, image } = images[i]!;
       const test = tests.get(file)!;
       const { score, map, mapWidth: width, mapHeight: height, verdict } = inspection;
       const truth = await readMask(test, folder, { ...image, name: file });
-      const mask = truth && preprocessMask(truth, { resize, crop, mapSize: { width, height } });
+      const mask = truth && groundTruth(truth, inspection, metadata);
       evaluator.add({ name: file, score, label: test.label, map, width, height, ...(mask && { mask }) });
       const outcome: Outcome = { file, score, defect: test.defect, label: test.label, ...(Number.isFinite(threshold) && { flagged: verdict === 'defective' }) };
       outcomes.push(outcome);
@@ -107,7 +109,7 @@ export async function evaluateCategory(inspector: Inspector, category: OpenCateg
         ...outcome, category: name, threshold, margin,
         source: await thumbnail(image, PICTURE_SIZE),
         // Found regions are outlined where the verdict is defective; of a miss, only the truth is.
-        overlay: await thumbnail(overlayOf(image, inspection, { resize, crop, calibration }, mask ? [{ mask, colour: TRUTH_OUTLINE }] : []), PICTURE_SIZE),
+        overlay: await thumbnail(overlayOf(image, inspection, { calibration }, mask ? [{ mask, colour: TRUTH_OUTLINE }] : []), PICTURE_SIZE),
       });
       mistakes = mistakes.sort((a, b) => b.margin - a.margin).slice(0, mostMistakes);
     }

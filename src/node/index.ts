@@ -6,6 +6,7 @@ export { evaluateCategory, type CategoryResult, type EvaluateCategoryOptions } f
 export { renderEvaluation, type EvaluationReport } from './evaluation-report.ts';
 export { resultsCsv } from './evaluation-table.ts';
 export { exportOnnx, type ExportOnnxOptions } from '../export/onnx.ts';
+export * from '../inspect/prototypes.ts';
 export { createNodeEngine } from './engine.ts';
 export { createGpu, noAdapterAdvice, type AdapterChoice } from './adapter.ts';
 export { decodeImageFile, encodePng, imageFileSource } from './images.ts';

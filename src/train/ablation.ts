@@ -3,10 +3,10 @@
  * same images with the same steps and seed, and measured on the same tests.
  */
 import type { ImageSource } from '../data/image.ts';
-import { preprocessMask } from '../data/preprocess.ts';
 import type { Engine } from '../engine.ts';
 import { UsageError } from '../errors.ts';
 import { evaluate, type Evaluation, type EvaluationSample } from '../evaluate/evaluate.ts';
+import { groundTruth } from '../inspect/ground-truth.ts';
 import { detectorConfig } from '../model/config.ts';
 import { trainInspector, type TrainOptions } from './train.ts';
 
@@ -83,13 +83,13 @@ export async function* ablate(engine: Engine, { tests, variants, onTest, ...opti
   for (const variant of wanted) {
     const { inspector, model, record } = await trainInspector(engine, { ...options, ...variant.options });
     try {
-      const { resize, crop } = inspector.metadata;
       const samples: EvaluationSample[] = [];
       const flagged = [0, 0];
       for (const { source, label, mask } of tests) {
         options.signal?.throwIfAborted();
-        const { score, map, mapWidth: width, mapHeight: height, verdict } = await inspector.inspect(await source.load());
-        samples.push({ name: source.name, score, label, map, width, height, ...(mask && { mask: preprocessMask(await mask.load(), { resize, crop, mapSize: { width, height } }) }) });
+        const inspection = await inspector.inspect(await source.load());
+        const { score, map, mapWidth: width, mapHeight: height, verdict } = inspection;
+        samples.push({ name: source.name, score, label, map, width, height, ...(mask && { mask: groundTruth(await mask.load(), inspection, inspector.metadata) }) });
         if (verdict === 'defective') flagged[label]!++;
         onTest?.(samples.length, tests.length);
       }

@@ -3,8 +3,10 @@
  * goes all that decides the rest of the run (encoder, images, sizes, seed, schedule): resuming with anything else is
  * refused, because the result would be neither the old run nor a new one.
  */
+import type { Size } from '../data/preprocess.ts';
 import { InputError, UsageError } from '../errors.ts';
 import { sizeOf, type Shape } from '../graph/tensor.ts';
+import type { Framing } from '../inspect/model-file.ts';
 import type { DetectorConfig } from '../model/config.ts';
 import { headShapes, trainableShapes } from '../model/parameters.ts';
 import { optimizerState } from '../model/graphs.ts';
@@ -25,8 +27,10 @@ export interface CheckpointIdentity {
   readonly encoder: string;
   /** Names of the training images, in order. */
   readonly images: readonly string[];
-  readonly resize: number;
-  readonly crop: number;
+  readonly resize: Size;
+  readonly crop: Size;
+  readonly framing: Framing;
+  readonly tile?: Size;
   readonly seed: number;
   readonly steps: number;
   readonly warmupSteps: number;

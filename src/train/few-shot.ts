@@ -130,16 +130,19 @@ export interface CalibrationSet {
   readonly what?: string;
 }
 
-/** Each shot judged by a memory without it, where a category has several; or else views that were not trained on. */
+/**
+ * Each shot judged by a memory without it, where a category has several; or else views that were not trained on.
+ * @param origins for each row of the cache the one of `images` that it comes from
+ */
 export function fewShotCalibration(
-  { images, calibrationImages, shots, viewsPerShot }: FewShotSources, trained: CalibratedDetector, used: readonly ImageSource[], remember: (indices: readonly number[]) => Promise<CalibratedDetector>,
+  { images, calibrationImages, shots, viewsPerShot }: FewShotSources, trained: CalibratedDetector, origins: readonly ImageSource[], remember: (indices: readonly number[]) => Promise<CalibratedDetector>,
 ): CalibrationSet {
   const isMemory = trained.config.method === 'memory';
   const folds = isMemory ? leaveOneOut(shots) : [];
   if (folds.length > 0) {
     const shotOf = new Map(images.map(({ name }, i) => [name, Math.floor(i / viewsPerShot)]));
     const rounds = folds.map((fold) => async () => ({
-      ...await remember([...used.keys()].filter((i) => !fold.includes(shotOf.get(used[i]!.name)!))), sources: fold.map((shot) => shots[shot]!),
+      ...await remember([...origins.keys()].filter((i) => !fold.includes(shotOf.get(origins[i]!.name)!))), sources: fold.map((shot) => shots[shot]!),
     }));
     return { rounds, total: shots.length, heldOut: true, what: 'shots, each judged by a memory without it' };
   }

@@ -5,16 +5,16 @@
  * pool of them is trained on in epochs; or every step gets new ones, which costs an encoding for each.
  */
 import type { ImageSource, RasterImage } from '../data/image.ts';
-import { resizeAndCrop } from '../data/preprocess.ts';
+import { resizeAndCrop, sizeInWords, toSize, type Size } from '../data/preprocess.ts';
 import { pseudoAnomaly, type PseudoAnomaly, type RealDefect } from '../data/pseudo-anomaly.ts';
 import { Random } from '../data/random.ts';
-import { InputError, UsageError } from '../errors.ts';
+import { UsageError } from '../errors.ts';
 import type { DeviceMemory } from '../gpu/memory.ts';
 import { Executable } from '../graph/executor.ts';
 import { compile } from '../graph/plan.ts';
 import { sizeOf } from '../graph/tensor.ts';
-import { readModel, type HeadTrainingRecord } from '../inspect/model-file.ts';
-import type { DetectorConfig } from '../model/config.ts';
+import { readModel, type HeadTrainingRecord, type ModelMetadata } from '../inspect/model-file.ts';
+import type { DetectorConfig, ImageSize } from '../model/config.ts';
 import { ImageStage, imagesLeaf } from '../model/image-stage.ts';
 import { uploadEncoder, uploadTrainables } from '../model/memory.ts';
 import { headLayers, headShapes } from '../model/parameters.ts';
@@ -23,10 +23,10 @@ import type { EncoderWeights } from '../weights/encoder.ts';
 import { readDefects, sampleSeed, type DefectSource } from './defects.ts';
 import { FeatureCache } from './feature-cache.ts';
 import { HeadStep, planHeadStep, sampleSize } from './head-step.ts';
-import { readImage, type SkippedImage } from './images.ts';
+import { medianSize, noneReadable, readImage, type SkippedImage } from './images.ts';
 import { Pace, runLoop, throwIfAborted, tuneFor, type Trained } from './loop.ts';
 import { batchAt } from './schedule.ts';
-import type { GivenDetector, Run, TrainOptions } from './train.ts';
+import type { GivenDetector, ReadImages, Run, TrainingFraming, TrainOptions } from './train.ts';
 
 export interface PlusOptions {
   /** Whether there is a segmentation head; default true. Without it the losses alone are INP-Former++'s. */
@@ -53,7 +53,8 @@ export { plusObjective as objective };
 export type { DefectSource } from './defects.ts';
 
 /** @throws UsageError for options that are no such numbers or contradict each other; InputError for a damaged model */
-export function checkedOptions(options: PlusOptions, encoder: EncoderWeights): { given: GivenDetector | undefined; head: boolean } {
+export function checkedOptions(training: TrainOptions): { given: GivenDetector | undefined; framed: TrainOptions; head: boolean } {
+  const options = training.plus ?? {};
   const { head = true, headSteps, headEpochs, headLearningRate = headRate, pseudoAnomalies, from } = options;
   for (const [name, value] of Object.entries({ headSteps, headEpochs, ...(pseudoAnomalies !== 'fresh' && { pseudoAnomalies }) })) {
     if (value !== undefined && (!Number.isInteger(value) || value < 1)) throw new UsageError(`${name} must be a positive integer, got ${value}.`);
@@ -64,7 +65,8 @@ export function checkedOptions(options: PlusOptions, encoder: EncoderWeights): {
     const asked = ([['headSteps', headSteps], ['headEpochs', headEpochs], ['pseudoAnomalies', pseudoAnomalies], ['textures', options.textures], ['defects', options.defects], ['from', from]] as const).find(([, value]) => value !== undefined);
     if (asked) throw new UsageError(`${asked[0]} is for the segmentation head, and none is wanted (head: false): leave one of them out.`);
   }
-  return { head, given: from && givenDetector(from, encoder) };
+  const given = from && givenDetector(from, training.encoder);
+  return { head, given, framed: given ? framedAs(given.metadata, training) : training };
 }
 
 const headRate = 5e-4;
@@ -88,17 +90,43 @@ export function describe({ head = true, headSteps, headEpochs, headLearningRate 
 }
 
 /** The real defects, read before all else, so that what is wrong with them is known at once. */
-export function defectsOf({ plus, skipUnreadable = false }: TrainOptions, resize: number, { crop }: DetectorConfig, skipped: SkippedImage[]): Promise<RealDefect[]> {
+export function defectsOf({ plus, skipUnreadable = false }: TrainOptions, resize: Size, { crop }: DetectorConfig, skipped: SkippedImage[]): Promise<RealDefect[]> {
   return readDefects(plus?.defects ?? [], { resize, crop, skipUnreadable, skipped });
 }
 
-/** The training images that can be read, where none has to be encoded. */
-export async function readableImages({ images, skipUnreadable = false }: TrainOptions, skipped: SkippedImage[]): Promise<ImageSource[]> {
-  if (!skipUnreadable) return [...images];
-  const readable: ImageSource[] = [];
-  for (const source of images) if (await readImage(source, true, skipped)) readable.push(source);
-  if (readable.length === 0) throw new InputError(`None of the ${images.length} images can be read. ${skipped[0]?.reason ?? ''}`, { code: 'no-images' });
-  return readable;
+/** The options that frame images as this model does. @throws UsageError where others were given */
+function framedAs({ resize, crop, framing, view }: ModelMetadata, options: TrainOptions): TrainOptions {
+  for (const [name, stored] of Object.entries({ resize, crop }) as ['resize' | 'crop', Size][]) {
+    const asked = options[name];
+    if (asked !== undefined && sizeInWords(asked) !== sizeInWords(stored)) {
+      throw new UsageError(`The model was trained on images resized to ${sizeInWords(resize)} and cropped to ${sizeInWords(crop)}, now a ${name} of ${sizeInWords(asked)} is asked for: leave it out.`);
+    }
+  }
+  const { keepAspect: _, tile: __, resize: ___, ...others } = options;
+  const sizes = { resize: toSize(resize), crop: toSize(crop) };
+  if (framing === 'tiles') return { ...others, crop: sizes.crop, tile: { ...(typeof options.tile === 'object' && options.tile), size: view } };
+  return { ...others, ...sizes, ...(framing === 'keep-aspect' && { keepAspect: true }) };
+}
+
+/** The training images and their views, where none has to be encoded. */
+export async function readableImages({ images: sources, skipUnreadable = false, signal }: TrainOptions, { views }: TrainingFraming, skipped: SkippedImage[]): Promise<ReadImages> {
+  const images: ImageSource[] = [];
+  const used: ImageSource[] = [];
+  const origins: ImageSource[] = [];
+  const sizes: ImageSize[] = [];
+  for (const source of sources) {
+    throwIfAborted(signal, 'while reading the images');
+    const image = await readImage(source, skipUnreadable, skipped);
+    if (!image) continue;
+    images.push(source);
+    for (const view of views?.(source, image) ?? [{ source, image }]) {
+      used.push(view.source);
+      origins.push(source);
+      sizes.push({ width: view.image.width, height: view.image.height });
+    }
+  }
+  if (images.length === 0) throw noneReadable(sources, skipped);
+  return { images, used, origins, view: medianSize(sizes) };
 }
 
 const poolPerImage = 4;

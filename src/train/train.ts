@@ -6,6 +6,7 @@
  */
 import type { ImageSource, RasterImage } from '../data/image.ts';
 import type { RealDefect } from '../data/pseudo-anomaly.ts';
+import { toSize, type Size } from '../data/preprocess.ts';
 import type { Engine } from '../engine.ts';
 import { InputError, UsageError } from '../errors.ts';
 import type { DeviceMemory } from '../gpu/memory.ts';
@@ -13,18 +14,19 @@ import { Executable } from '../graph/executor.ts';
 import { compile, type Plan } from '../graph/plan.ts';
 import type { TensorData } from '../graph/tensor.ts';
 import type { Calibration } from '../inspect/calibration.ts';
+import type { FramedModel } from '../inspect/framed.ts';
 import { Inspector, InspectionNetwork, type RawInspection } from '../inspect/inspector.ts';
-import { configOf, writeModel, type CategoryRecord, type CoherenceKind, type ModelMetadata, type TrainingRecord } from '../inspect/model-file.ts';
-import { detectorConfig, hasPrototypes, remembered, type DetectorConfig, type DetectorOptions } from '../model/config.ts';
+import { configOf, writeModel, type CategoryRecord, type CoherenceKind, type Framing, type ModelMetadata, type TrainingRecord } from '../inspect/model-file.ts';
+import { detectorConfig, hasPrototypes, remembered, type DetectorConfig, type DetectorOptions, type ImageSize } from '../model/config.ts';
 import { encodingGraph, featureCount, type ObjectiveFunction, type ObjectiveOptions } from '../model/graphs.ts';
 import { ImageStage } from '../model/image-stage.ts';
 import { uploadEncoder } from '../model/memory.ts';
-import { defaultMapSize } from '../model/scoring.ts';
+import { mapSizeFor } from '../model/scoring.ts';
 import type { EncoderWeights } from '../weights/encoder.ts';
 import type { CheckpointIdentity, CheckpointStore } from './checkpoint.ts';
 import { FeatureCache, type FeatureCacheOptions } from './feature-cache.ts';
 import type { CalibratedDetector, CalibrationSet, FewShotSources } from './few-shot.ts';
-import { readImage, type SkippedImage } from './images.ts';
+import { compactSize, medianSize, noneReadable, readImage, type SkippedImage } from './images.ts';
 import { Pace, runLoop, throwIfAborted, tuneFor, type Trained } from './loop.ts';
 import type { PlusOptions } from './plus.ts';
 import type { Preview, PreviewOptions } from './preview.ts';
@@ -43,10 +45,20 @@ export interface TrainOptions extends Omit<DetectorOptions, 'architecture' | 'cr
   readonly images: readonly ImageSource[];
   /** Normal images kept out of training, for the threshold. Without them the training images serve, with wider margins. */
   readonly calibrationImages?: readonly ImageSource[];
-  /** Side of the square that images are resized to, pixels; default 448. */
-  readonly resize?: number;
-  /** Side of the centre crop, a multiple of the patch size; default 392. */
-  readonly crop?: number;
+  /** What images are resized to (a square's side, or both), pixels; default 8/7 of the crop, which is 448 of 392. With `keepAspect` and `tile` the crop. */
+  readonly resize?: Size;
+  /** The centre crop, multiples of the patch size; default 392. */
+  readonly crop?: Size;
+  /**
+   * Resizes without distortion: one scale for both axes. A number for `crop` then says how many pixels (its square), and the
+   * shape is that of the median training image, on whole patches. Stored in the model; inspections follow.
+   */
+  readonly keepAspect?: boolean;
+  /**
+   * Cuts the images into tiles of this size, for defects that vanish when a whole image is made small. Stored in the model;
+   * inspections follow. Real defects of `plus` are then images of one tile.
+   */
+  readonly tile?: boolean | TrainingTileOptions;
   /** Optimiser steps. Default: 200 epochs as in the reference, but at most 1000 steps: about 2 epochs give nearly the final result. */
   readonly steps?: number;
   readonly epochs?: number;
@@ -97,6 +109,13 @@ export interface TrainOptions extends Omit<DetectorOptions, 'architecture' | 'cr
   readonly mining?: boolean;
 }
 
+export interface TrainingTileOptions {
+  /** A tile's pixels in the source image; that of the crop (each pixel one pixel) by default. */
+  readonly size?: Size;
+  /** Trains on so many tiles of each image, drawn by the seed; on all by default. */
+  readonly perImage?: number;
+}
+
 export interface TrainProgress {
   /** With a segmentation head, 'pseudo-anomalies' (made and encoded) and 'training head' come before 'calibrating'. */
   readonly phase: 'encoding' | 'training' | 'pseudo-anomalies' | 'training head' | 'calibrating';
@@ -135,7 +154,7 @@ export interface TrainResult {
  */
 export async function trainInspector(engine: Engine, asked: TrainOptions): Promise<TrainResult> {
   const plus = asked.plus && await import('./plus.ts');
-  const settings = resolveSettings(asked, plus?.checkedOptions(asked.plus!, asked.encoder));
+  const settings = await resolveSettings(asked, plus?.checkedOptions(asked));
   const { config } = settings;
   const { shots, memoryRows, coherence, mining } = asked;
   const objectiveOptions = coherence === undefined && mining === undefined && !plus ? {} : await (await import('./variants.ts')).objectiveOptionsOf(asked);
@@ -152,7 +171,7 @@ export async function trainInspector(engine: Engine, asked: TrainOptions): Promi
   try {
     // The detector may stand already: then its images need not be encoded, only be readable.
     const isTrained = settings.given !== undefined || (saved !== undefined && checkpoints!.stageOf(saved) === 'head');
-    const used = isTrained ? await plus!.readableImages(options, skipped) : await encodeImages(engine, options, settings, cache, skipped);
+    const { images, used, origins, view } = isTrained ? await plus!.readableImages(options, settings.training, skipped) : await encodeImages(engine, options, settings, cache, skipped);
     const plan = memory ? noSteps : scheduleOf(options, used.length);
     const run: Run = { engine, options, settings, plan, used, defects, checkpoints, saved, identity: identityOf(options, settings, plan, used, plus?.describe(options.plus!)) };
     const remember = (indices: readonly number[]) => memory!.buildMemory(cache, indices, config, { memoryRows, seed: settings.seed });
@@ -161,10 +180,11 @@ export async function trainInspector(engine: Engine, asked: TrainOptions): Promi
       : { ...await trainDetector(run, cache, plus?.objective, objectiveOptions), config };
     const head = config.segmentationHead ? await plus!.trainHead(run, detector, skipped) : undefined;
     const values = new Map([...detector.values, ...(head?.values ?? [])]);
-    const calibrationSet = await calibrationSetOf(options, { config: detector.config, values }, used, fewShot, remember);
-    const { outliers, skippedImages, ...calibrations } = await calibrateOn(engine, options, settings, calibrationSet, used);
+    const framed = { ...settings.framed, view: settings.given?.metadata.view ?? view };
+    const calibrationSet = await calibrationSetOf(options, { config: detector.config, values }, images, origins, fewShot, remember);
+    const { outliers, skippedImages, ...calibrations } = await calibrateOn(engine, options, framed, calibrationSet, images);
     skipped.push(...skippedImages);
-    const metadata = metadataOf(options, { ...settings, config: detector.config }, calibrations, {
+    const metadata = metadataOf(options, { ...settings, config: detector.config }, framed, calibrations, {
       ...(settings.given?.training ?? {
         images: used.length, steps: plan.steps, batchSize: plan.batchSize, warmupSteps: plan.warmupSteps,
         learningRate: memory ? 0 : settings.learningRate, finalLearningRate: memory ? 0 : settings.finalLearningRate, seed: settings.seed, finalLoss: detector.finalLoss,
@@ -195,7 +215,7 @@ export interface Run {
   readonly options: TrainOptions;
   readonly settings: Settings;
   readonly plan: StepSchedule;
-  /** The training images that can be read. */
+  /** What is trained on, of the images that can be read: they, or views of them. */
   readonly used: readonly ImageSource[];
   /** Real ones, for the segmentation head. */
   readonly defects: readonly RealDefect[];
@@ -208,7 +228,9 @@ export interface Run {
 export interface Settings {
   /** Of the whole model, its segmentation head included. */
   readonly config: DetectorConfig;
-  readonly resize: number;
+  readonly resize: ImageSize;
+  readonly framed: Omit<FramedModel, 'view'>;
+  readonly training: TrainingFraming;
   readonly seed: number;
   readonly learningRate: number;
   readonly finalLearningRate: number;
@@ -226,15 +248,11 @@ export interface GivenDetector {
   readonly head: Map<string, Float32Array> | undefined;
 }
 
-function resolveSettings(options: TrainOptions, plus: { given: GivenDetector | undefined; head: boolean } | undefined): Settings {
+async function resolveSettings(options: TrainOptions, plus: { given: GivenDetector | undefined; framed: TrainOptions; head: boolean } | undefined): Promise<Settings> {
   const given = plus?.given;
-  const { encoder, images, resize = given?.metadata.resize ?? 448, crop = given?.metadata.crop ?? 392, seed = 1 } = options;
+  const { encoder, images, seed = 1 } = options;
   const { learningRate = plus ? 5e-4 : 1e-3, finalLearningRate = plus ? 5e-5 : 1e-4 } = options;
   if (images.length === 0) throw new InputError('There are no images to train on: give at least one normal image.', { code: 'no-images' });
-  for (const [name, value] of Object.entries({ resize, crop })) {
-    if (!Number.isInteger(value) || value < 1) throw new UsageError(`${name} must be a positive integer, got ${value}.`);
-  }
-  if (crop > resize) throw new UsageError(`The crop of ${crop} does not fit into images resized to ${resize}.`);
   if (!Number.isInteger(seed)) throw new UsageError(`The seed must be an integer, got ${seed}.`);
   if (options.steps !== undefined && options.epochs !== undefined) throw new UsageError('Give steps or epochs, not both.');
   for (const name of ['steps', 'epochs', 'batchSize', 'checkpointEverySteps'] as const) {
@@ -246,13 +264,40 @@ function resolveSettings(options: TrainOptions, plus: { given: GivenDetector | u
   for (const [name, value] of Object.entries({ learningRate, finalLearningRate })) {
     if (!(Number.isFinite(value) && value >= 0)) throw new UsageError(`${name} must be a finite number from 0, got ${value}.`);
   }
-  if (given && (resize !== given.metadata.resize || crop !== given.metadata.crop)) {
-    throw new UsageError(`The model was trained on images resized to ${given.metadata.resize} and cropped to ${given.metadata.crop}, now ${resize} and ${crop} are asked for: leave them out.`);
-  }
+  const framed = plus?.framed ?? options;
+  const training = framed.keepAspect || framed.tile ? await (await import('./framing.ts')).framingOf(framed) : stretched(framed);
+  const { resize, crop, framing } = training;
   // How many rows a memory gets is known when its images are encoded.
   const config = given ? { ...configOf(given.metadata), segmentationHead: true }
     : detectorConfig({ ...options, architecture: encoder.architecture, crop, memoryRows: options.method === 'memory' ? 1 : 0, ...(plus && { distance: 'cosine+l2', segmentationHead: plus.head }) });
-  return { config, resize, seed, learningRate, finalLearningRate, given };
+  return {
+    config, resize, seed, learningRate, finalLearningRate, given, training,
+    framed: { resize: compactSize(resize), crop: compactSize(crop), mapSize: compactSize(mapSizeFor(crop)), framing },
+  };
+}
+
+/** How images are framed, and into which views the encoder gets them. */
+export interface TrainingFraming {
+  readonly framing: Framing;
+  readonly resize: ImageSize;
+  readonly crop: ImageSize;
+  /** Source pixels of a tile. */
+  readonly tile?: ImageSize;
+  /** What the encoder gets of an image, and where it can be had again; undefined for the image itself. */
+  views?(source: ImageSource, image: RasterImage): Iterable<TrainingView>;
+}
+
+export interface TrainingView {
+  readonly source: ImageSource;
+  readonly image: RasterImage;
+}
+
+/** Every image to the same shape, whatever its own, as in the reference. */
+function stretched({ crop = 392, resize }: TrainOptions): TrainingFraming {
+  const to = toSize(crop, 'crop');
+  const whole = (side: number): number => Math.round((side * 448) / 392);
+  const from = resize === undefined ? { height: whole(to.height), width: whole(to.width) } : toSize(resize, 'resize');
+  return { framing: 'stretch', resize: from, crop: to };
 }
 
 function scheduleOf(options: TrainOptions, images: number): StepSchedule {
@@ -262,12 +307,26 @@ function scheduleOf(options: TrainOptions, images: number): StepSchedule {
   return { steps, batchSize, stepsPerEpoch, warmupSteps: options.warmupSteps ?? Math.min(100, Math.max(1, Math.floor(steps / 3))) };
 }
 
-/** Fills the cache; returns the images that it holds, in the order of their indices there. */
-async function encodeImages(engine: Engine, options: TrainOptions, { config, resize }: Settings, cache: FeatureCache, skipped: SkippedImage[]): Promise<ImageSource[]> {
+export interface ReadImages {
+  /** The images that could be read. */
+  readonly images: readonly ImageSource[];
+  /** Their views, in the order in which a cache holds them. */
+  readonly used: readonly ImageSource[];
+  /** The image that each view is of. */
+  readonly origins: readonly ImageSource[];
+  /** The size of the median view. */
+  readonly view: Size;
+}
+
+/** Fills the cache. */
+async function encodeImages(engine: Engine, options: TrainOptions, { config, resize, training }: Settings, cache: FeatureCache, skipped: SkippedImage[]): Promise<ReadImages> {
   const { context } = engine;
   const batchSize = Math.min(context.adapter.isSoftware ? 1 : 8, options.images.length);
-  const stage = await ImageStage.create(context, { resize: { width: resize, height: resize }, crop: config.crop, batchSize });
+  const stage = await ImageStage.create(context, { resize, crop: config.crop, batchSize });
+  const images: ImageSource[] = [];
   const used: ImageSource[] = [];
+  const origins: ImageSource[] = [];
+  const sizes: ImageSize[] = [];
   let memory: DeviceMemory | undefined;
   let executable: Executable | undefined;
   try {
@@ -277,26 +336,28 @@ async function encodeImages(engine: Engine, options: TrainOptions, { config, res
     const plan = compiled();
     executable = await Executable.prepare(context, plan, new Map([...stage.tensors, ...memory.tensors]));
     const pace = new Pace();
-    let waiting: ImageSource[] = [];
+    let waiting = 0;
+    let encoded = 0;
     const flush = async (last: RasterImage): Promise<void> => {
       await stage.ready(last);
-      const features = await executable!.run({}, { before: (encoder) => stage.record(encoder, last, waiting.length - 1) });
-      for (const [i, source] of waiting.entries()) {
-        await cache.set(used.length, imageFeatures(features, i, batchSize));
-        used.push(source);
-      }
-      waiting = [];
+      const features = await executable!.run({}, { before: (encoder) => stage.record(encoder, last, waiting - 1) });
+      for (let i = 0; i < waiting; i++) await cache.set(encoded++, imageFeatures(features, i, batchSize));
+      waiting = 0;
     };
     let held: RasterImage | undefined;
     for (const [i, source] of options.images.entries()) {
       await pace.rest(options.gate?.());
       throwIfAborted(options.signal, 'while encoding; nothing was trained yet');
       const image = await readImage(source, options.skipUnreadable ?? false, skipped);
-      if (image) {
-        if (held) await stage.load(held, waiting.length - 1);
-        held = image;
-        waiting.push(source);
-        if (waiting.length === batchSize) {
+      if (image) images.push(source);
+      for (const view of image ? training.views?.(source, image) ?? [{ source, image }] : []) {
+        throwIfAborted(options.signal, 'while encoding; nothing was trained yet');
+        used.push(view.source);
+        origins.push(source);
+        sizes.push({ width: view.image.width, height: view.image.height });
+        if (held) await stage.load(held, waiting - 1);
+        held = view.image;
+        if (++waiting === batchSize) {
           await flush(held);
           held = undefined;
         }
@@ -309,8 +370,8 @@ async function encodeImages(engine: Engine, options: TrainOptions, { config, res
     memory?.dispose();
     stage.dispose();
   }
-  if (used.length === 0) throw new InputError(`None of the ${options.images.length} images can be read. ${skipped[0]?.reason ?? ''}`, { code: 'no-images' });
-  return used;
+  if (images.length === 0) throw noneReadable(options.images, skipped);
+  return { images, used, origins, view: medianSize(sizes) };
 }
 
 /** All feature tensors of image `i` of a batch, one after another. */
@@ -322,9 +383,12 @@ function imageFeatures(features: Record<string, TensorData>, i: number, batchSiz
   return values;
 }
 
-function identityOf({ encoder, coherence = 'min', mining = true }: TrainOptions, { config, resize, seed, learningRate, finalLearningRate }: Settings, plan: StepSchedule, used: readonly ImageSource[], plus: object | undefined): CheckpointIdentity {
+function identityOf(
+  { encoder, coherence = 'min', mining = true }: TrainOptions, { config, framed: { resize, crop, framing }, training: { tile }, seed, learningRate, finalLearningRate }: Settings,
+  plan: StepSchedule, used: readonly ImageSource[], plus: object | undefined,
+): CheckpointIdentity {
   return {
-    encoder: encoder.sha256, images: used.map((s) => s.name), resize, crop: config.crop.width, seed, ...plan, learningRate, finalLearningRate,
+    encoder: encoder.sha256, images: used.map((s) => s.name), resize, crop, framing, ...(tile && { tile: compactSize(tile) }), seed, ...plan, learningRate, finalLearningRate,
     model: { ...remembered(config), coherence, mining },
     ...(plus && { plus }),
   };
@@ -344,7 +408,7 @@ async function trainDetector({ engine, options, settings, plan, used, checkpoint
   const step = await TrainingStep.create(engine.context, config, plan.batchSize, start.state, planOptions);
   let preview: Preview | undefined;
   try {
-    if (options.preview) preview = await (await import('./preview.ts')).Preview.create(engine, options.encoder, config, settings.resize, options.preview, step.trainables);
+    if (options.preview) preview = await (await import('./preview.ts')).Preview.create(engine, options.encoder, config, settings, options.preview, step.trainables);
     return await runLoop(options, {
       phase: 'training', ...plan, learningRate, finalLearningRate, start,
       batch: (at) => Promise.all(batchAt(at, plan, used.length, seed).map((i) => cache.get(i))),
@@ -361,35 +425,38 @@ async function trainDetector({ engine, options, settings, plan, used, checkpoint
 
 /** What the threshold comes from: images held out, of few shots what there is, or else the training images. */
 async function calibrationSetOf(
-  { calibrationImages = [] }: TrainOptions, trained: CalibratedDetector, used: readonly ImageSource[], fewShot: FewShotSources | undefined, remember: (indices: readonly number[]) => Promise<CalibratedDetector>,
+  { calibrationImages = [] }: TrainOptions, trained: CalibratedDetector, images: readonly ImageSource[], origins: readonly ImageSource[], fewShot: FewShotSources | undefined, remember: (indices: readonly number[]) => Promise<CalibratedDetector>,
 ): Promise<CalibrationSet> {
   const heldOut = calibrationImages.length > 0;
-  if (fewShot && !heldOut) return (await import('./few-shot.ts')).fewShotCalibration(fewShot, trained, used, remember);
-  const sources = heldOut ? calibrationImages : used;
+  if (fewShot && !heldOut) return (await import('./few-shot.ts')).fewShotCalibration(fewShot, trained, origins, remember);
+  const sources = heldOut ? calibrationImages : images;
   return { rounds: [async () => ({ ...trained, sources })], total: sources.length, heldOut };
 }
 
 async function calibrateOn(
-  engine: Engine, options: TrainOptions, { resize }: Settings, { rounds, total, ...about }: CalibrationSet, used: readonly ImageSource[],
+  engine: Engine, options: TrainOptions, framed: FramedModel, { rounds, total, ...about }: CalibrationSet, images: readonly ImageSource[],
 ): Promise<{ calibration: Calibration; categories?: CategoryRecord[]; zeroShotCalibration?: Calibration; outliers: { name: string; score: number }[]; skippedImages: SkippedImage[] }> {
   const skippedImages: SkippedImage[] = [];
-  const results: (RawInspection & ImageSource)[] = [];
+  const results: (Judged & { readonly zeroShot?: Judged } & ImageSource)[] = [];
   const pace = new Pace();
   let done = 0;
   for (const round of rounds) {
     const { config, values, sources } = await round();
-    const network = await InspectionNetwork.create(engine, options.encoder, config, values, { resize, mapSize: defaultMapSize, batchSize: 1, mode: hasPrototypes(config) ? 'both' : 'trained' });
+    const modes = !hasPrototypes(config) ? ['trained'] as const : framed.framing === 'stretch' ? ['both'] as const : ['trained', 'zero-shot'] as const;
+    const networks: InspectionNetwork[] = [];
     try {
+      const batchSize = framed.framing === 'tiles' && !engine.adapter.isSoftware ? 8 : 1;
+      for (const mode of modes) networks.push(await InspectionNetwork.create(engine, options.encoder, config, values, { ...framed, batchSize, mode }));
       for (const source of sources) {
         await pace.rest(options.gate?.());
         throwIfAborted(options.signal, 'while calibrating; the checkpoint holds the trained state');
         const image = await readImage(source, options.skipUnreadable ?? false, skippedImages);
-        if (image) results.push({ ...source, ...(await network.run([image]))[0]! });
+        if (image) results.push({ ...source, ...await judgedBy(networks, image, framed, options.signal) });
         done++;
         options.onProgress?.({ phase: 'calibrating', done, total, ...pace.at(done, total) });
       }
     } finally {
-      network.dispose();
+      for (const network of networks) network.dispose();
     }
   }
   if (results.length === 0) throw new InputError(`None of the ${total} calibration images can be read. ${skippedImages[0]?.reason ?? ''}`, { code: 'no-images' });
@@ -397,22 +464,33 @@ async function calibrateOn(
   const { calibrate, outlyingScores } = await import('../inspect/calibration.ts');
   const calibrated = (of: readonly Pick<RawInspection, 'score' | 'map'>[]) => calibrate({ scores: of.map((r) => r.score), maps: of.map((r) => r.map), ...about });
   const scores = results.map((r) => r.score);
-  const names = [...new Set(used.map(({ category }) => category))].filter((name) => name !== undefined);
+  const names = [...new Set(images.map(({ category }) => category))].filter((name) => name !== undefined);
   const zeroShots = results.flatMap(({ zeroShot }) => (zeroShot ? [zeroShot] : []));
   return {
     calibration: calibrated(results),
-    ...(names.length > 1 && { categories: (await import('./categories.ts')).calibrateCategories(names, results, used, about) }),
+    ...(names.length > 1 && { categories: (await import('./categories.ts')).calibrateCategories(names, results, images, about) }),
     ...(zeroShots.length > 0 && { zeroShotCalibration: calibrated(zeroShots) }),
     outliers: outlyingScores(scores).map((i) => ({ name: results[i]!.name, score: scores[i]! })),
     skippedImages,
   };
 }
 
-function metadataOf({ encoder }: TrainOptions, { config, resize }: Settings, calibrations: Pick<ModelMetadata, 'calibration' | 'categories' | 'zeroShotCalibration'>, training: TrainingRecord): ModelMetadata {
+type Judged = Pick<RawInspection, 'score' | 'map'>;
+
+/** The trained and, where there is one, the zero-shot result; of an image that is not just stretched each comes from a network of its own. */
+async function judgedBy(networks: readonly InspectionNetwork[], image: RasterImage, framed: FramedModel, signal: AbortSignal | undefined): Promise<Judged & { zeroShot?: Judged }> {
+  if (framed.framing === 'stretch') {
+    const { score, map, zeroShot } = (await networks[0]!.run([image]))[0]!;
+    return { score, map, ...(zeroShot && { zeroShot }) };
+  }
+  const [trained, zeroShot] = await (await import('./framing.ts')).judgedAsFramed(networks, image, framed, signal);
+  return { ...trained!, ...(zeroShot && { zeroShot }) };
+}
+
+function metadataOf({ encoder }: TrainOptions, { config }: Settings, framed: FramedModel, calibrations: Pick<ModelMetadata, 'calibration' | 'categories' | 'zeroShotCalibration'>, training: TrainingRecord): ModelMetadata {
   return {
     version: 1,
     encoder: { name: encoder.name, sha256: encoder.sha256, numHeads: encoder.architecture.numHeads, architecture: encoder.architecture },
-    resize, crop: config.crop.width, mapSize: defaultMapSize,
-    ...remembered(config), ...calibrations, training,
+    ...framed, ...remembered(config), ...calibrations, training,
   };
 }

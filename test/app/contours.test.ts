@@ -28,6 +28,11 @@ describe('contours', () => {
     expect([Math.min(...xs), Math.max(...xs)]).toEqual([1.25, 1.75]);
   });
 
+  it('take the level of the pixel inside, where each has its own', () => {
+    const map = Float32Array.of(0, 0, 0, 0, 1, 0, 0, 0, 0);
+    expect(contours(map, Uint8Array.from(map), Float32Array.of(0, 0, 0, 0, 0.75, 0, 0, 0, 0), 3, 3)).toBe(contours(map, Uint8Array.from(map), 0.75, 3, 3));
+  });
+
   it('are closed at the border of the map, and around every shape', () => {
     const [width, height] = [7, 5];
     for (let shape = 0; shape < 40; shape++) {

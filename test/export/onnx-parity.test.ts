@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
-import { preprocess } from '../../src/data/preprocess.ts';
+import { preprocess, toSize } from '../../src/data/preprocess.ts';
 import { Engine } from '../../src/engine.ts';
 import { exportOnnx } from '../../src/export/onnx.ts';
 import { Inspector } from '../../src/inspect/inspector.ts';
@@ -28,11 +28,15 @@ const cases: [string, () => Promise<EncoderWeights>, RandomModelOptions][] = [
     resize: 20, crop: 14, taps: [2], numPrototypes: 1, decoderDepth: 1, mapSize: 31,
   }],
   ['INP-Former++ with its segmentation head', smallEncoder, { resize: 48, crop: 42, decoderDepth: 2, mapSize: 64, distance: 'cosine+l2', segmentationHead: true }],
+  ['the same on a wide crop and map', smallEncoder, { resize: { width: 90, height: 50 }, crop: { width: 84, height: 28 }, mapSize: { width: 96, height: 32 }, decoderDepth: 2, distance: 'cosine+l2', segmentationHead: true }],
+  ['a wide crop and map', smallEncoder, { resize: { width: 90, height: 50 }, crop: { width: 84, height: 28 }, mapSize: { width: 96, height: 32 }, decoderDepth: 2 }],
 ];
 
 describe.each(cases)('%s', (_, encoderOf, options) => {
   test('the same map and score in both runtimes, one image or several', async () => {
     const { crop, resize, mapSize = 256 } = options;
+    const [input, output] = [toSize(crop), toSize(mapSize)];
+    const area = output.width * output.height;
     const encoder = await encoderOf();
     const model = randomModel(encoder, options);
     const images = [0, 1, 2].map((i) => drawnImage(`onnx ${i}`, { width: 60 + i, height: 70 }));
@@ -41,17 +45,17 @@ describe.each(cases)('%s', (_, encoderOf, options) => {
     inspector.dispose();
 
     const onnx = await OnnxRun.open(await exportOnnx({ model, encoder }));
-    expect(onnx.inputs).toMatchObject([{ name: 'image', type: 'float32', shape: ['batch', 3, crop, crop] }]);
-    expect(onnx.outputs).toMatchObject([{ name: 'map', type: 'float32', shape: ['batch', 1, mapSize, mapSize] }, { name: 'score', type: 'float32', shape: ['batch'] }]);
+    expect(onnx.inputs).toMatchObject([{ name: 'image', type: 'float32', shape: ['batch', 3, input.height, input.width] }]);
+    expect(onnx.outputs).toMatchObject([{ name: 'map', type: 'float32', shape: ['batch', 1, output.height, output.width] }, { name: 'score', type: 'float32', shape: ['batch'] }]);
     const pixels = images.map((image) => preprocess(image, { resize, crop }));
     for (const batch of [[0], [2, 0, 1]]) {
-      const data = new Float32Array(batch.length * 3 * crop * crop);
-      batch.forEach((i, slot) => data.set(pixels[i]!, slot * 3 * crop * crop));
-      const { map, score } = await onnx.run({ image: { data, shape: [batch.length, 3, crop, crop] } });
-      expect(map!.dims).toEqual([batch.length, 1, mapSize, mapSize]);
+      const data = new Float32Array(batch.length * 3 * input.height * input.width);
+      batch.forEach((i, slot) => data.set(pixels[i]!, slot * 3 * input.height * input.width));
+      const { map, score } = await onnx.run({ image: { data, shape: [batch.length, 3, input.height, input.width] } });
+      expect(map!.dims).toEqual([batch.length, 1, output.height, output.width]);
       expect(score!.dims).toEqual([batch.length]);
       for (const [slot, i] of batch.entries()) {
-        const theirs = map!.data.subarray(slot * mapSize ** 2, (slot + 1) * mapSize ** 2);
+        const theirs = map!.data.subarray(slot * area, (slot + 1) * area);
         const { map: ours, score: ourScore } = expected[i]!;
         const [low, high] = ours.reduce(([a, b], value) => [Math.min(a, value), Math.max(b, value)] as const, [Infinity, -Infinity] as const);
         const difference = ours.reduce((most, value, at) => Math.max(most, Math.abs(value - theirs[at]!)), 0);

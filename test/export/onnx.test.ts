@@ -87,7 +87,7 @@ test('the file says what made it, how to prepare an image and which score is def
   expect(fields).toMatchObject({ irVersion: 8, opset: 17, producer: 'inp-former-webgpu', producerVersion: version });
   expect(fields.metadata).toMatchObject({
     threshold: String(calibration.threshold), encoder: encoder.name, encoder_sha256: encoder.sha256,
-    resize: '48', crop: '42', map_size: '256', mean: '[0.485,0.456,0.406]', std: '[0.229,0.224,0.225]',
+    resize: '48x48', crop: '42x42', map_size: '256x256', framing: 'stretch', view: '42x42', mean: '[0.485,0.456,0.406]', std: '[0.229,0.224,0.225]',
     preprocessing: expect.stringMatching(/resized to 48 x 48.*crop of 42 x 42/),
   });
   expect(JSON.parse(fields.metadata['calibration']!)).toEqual(calibration);

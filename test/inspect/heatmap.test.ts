@@ -8,7 +8,7 @@ const scale = { low: 0.1, high: 0.5 };
 const size = 40;
 const grey: RasterImage = { width: 80, height: 60, channels: 3, data: new Uint8Array(80 * 60 * 3).fill(128) };
 const pixel = (image: RasterImage, x: number, y: number) => [...image.data.subarray((y * image.width + x) * image.channels, (y * image.width + x) * image.channels + 3)];
-const options = { mapWidth: size, mapHeight: size, resize: 100, crop: 80, scale };
+const options = { mapWidth: size, mapHeight: size, placement: { x: 8, y: 6, scaleX: 1.6, scaleY: 1.2 }, scale };
 
 function hotSquare(): Float32Array {
   const map = new Float32Array(size * size).fill(0.1);
@@ -97,9 +97,9 @@ describe('overlay', () => {
   });
 
   it('takes grey and RGBA pictures', () => {
-    const one = overlay({ width: 2, height: 1, channels: 1, data: Uint8Array.of(7, 9) }, new Float32Array(4), { mapWidth: 2, mapHeight: 2, resize: 28, crop: 28, scale });
+    const one = overlay({ width: 2, height: 1, channels: 1, data: Uint8Array.of(7, 9) }, new Float32Array(4), { mapWidth: 2, mapHeight: 2, placement: { x: 0, y: 0, scaleX: 1, scaleY: 0.5 }, scale });
     expect([...one.data]).toEqual([7, 7, 7, 9, 9, 9]);
-    const four = overlay({ width: 1, height: 1, channels: 4, data: Uint8Array.of(1, 2, 3, 0) }, new Float32Array(4), { mapWidth: 2, mapHeight: 2, resize: 28, crop: 28, scale });
+    const four = overlay({ width: 1, height: 1, channels: 4, data: Uint8Array.of(1, 2, 3, 0) }, new Float32Array(4), { mapWidth: 2, mapHeight: 2, placement: { x: 0, y: 0, scaleX: 0.5, scaleY: 0.5 }, scale });
     expect([...four.data]).toEqual([1, 2, 3]);
   });
 

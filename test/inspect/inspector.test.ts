@@ -19,7 +19,7 @@ const config = detectorConfig({ architecture: encoder.architecture, crop: 56, de
 const calibration = { threshold: 0.9, pixelThreshold: 0.8, scaleLow: 0.5, scaleHigh: 1.1, count: 4, outliers: 0, scoreMean: 0.7, scoreStd: 0.05, scoreMax: 0.8, scores: [0.6, 0.7, 0.75, 0.8], rule: 'for this test' };
 const metadata: ModelMetadata = {
   version: 1, encoder: { name: encoder.name, sha256: encoder.sha256, numHeads: 2, architecture: encoder.architecture },
-  resize: 64, crop: 56, mapSize: 256, ...remembered(config), calibration,
+  resize: 64, crop: 56, mapSize: 256, framing: 'stretch', view: 64, ...remembered(config), calibration,
   training: { images: 7, steps: 8, batchSize: 3, warmupSteps: 2, learningRate: 1e-3, finalLearningRate: 1e-4, seed: 1, finalLoss: 0.7 },
 };
 const trainables = initialTrainables(config, 1);

@@ -14,7 +14,7 @@ const config = detectorConfig({ architecture: encoder.architecture, crop: 56, de
 const metadata: ModelMetadata = {
   version: 1,
   encoder: { name: encoder.name, sha256: encoder.sha256, numHeads: 2, architecture: encoder.architecture },
-  resize: 64, crop: 56, mapSize: 256, ...remembered(config),
+  resize: 64, crop: 56, mapSize: 256, framing: 'stretch', view: 64, ...remembered(config),
   calibration: { threshold: 0.1234567890123, pixelThreshold: 0.05, scaleLow: 0.01, scaleHigh: 0.09, count: 4, outliers: 0, scoreMean: 0.05, scoreStd: 0.01, scoreMax: 0.06, scores: [0.04, 0.05, 0.05, 0.06], rule: 'a rule with "quotes" and µ' },
   training: { images: 7, steps: 8, batchSize: 3, warmupSteps: 2, learningRate: 1e-3, finalLearningRate: 1e-4, seed: 1, finalLoss: 0.7 },
 };
@@ -99,10 +99,11 @@ describe('damage', () => {
   const without = (key: keyof ModelMetadata) => JSON.stringify({ ...metadata, [key]: undefined });
   it.each([
     ['no JSON', '{'], ['null', 'null'], ['a list', '[]'], ['another version', JSON.stringify({ ...metadata, version: 2 })],
-    ...(['encoder', 'resize', 'crop', 'mapSize', 'taps', 'encoderGroups', 'decoderGroups', 'calibration'] as const).map((key) => [`no ${key}`, without(key)]),
+    ...(['encoder', 'resize', 'crop', 'mapSize', 'framing', 'view', 'taps', 'encoderGroups', 'decoderGroups', 'calibration'] as const).map((key) => [`no ${key}`, without(key)]),
     ['a calibration without threshold', JSON.stringify({ ...metadata, calibration: { ...metadata.calibration, threshold: null } })],
     ['categories that are no list', JSON.stringify({ ...metadata, categories: {} })], ['a category without calibration', JSON.stringify({ ...metadata, categories: [{ name: 'a', images: 1 }] })],
     ['a category twice', JSON.stringify({ ...metadata, categories: [1, 2].map(() => ({ name: 'a', images: 1, calibration: metadata.calibration })) })], ['a category that is null', JSON.stringify({ ...metadata, categories: [null] })],
+    ['a framing that there is not', JSON.stringify({ ...metadata, framing: 'squeeze' })], ['half a size', JSON.stringify({ ...metadata, mapSize: { width: 20 } })],
     ['a crop that is no multiple', JSON.stringify({ ...metadata, crop: 57 })], ['a crop larger than the image', JSON.stringify({ ...metadata, crop: 70 })],
     ['taps that the encoder has not', JSON.stringify({ ...metadata, taps: [0, 9] })], ['no encoder hash', JSON.stringify({ ...metadata, encoder: { ...metadata.encoder, sha256: '' } })],
   ] as [string, string][])('of the metadata (%s) is an InputError', (_, text) => {

@@ -4,9 +4,11 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { preprocessMask } from '../../src/data/preprocess.ts';
 import { UsageError } from '../../src/errors.ts';
-import { boxToSource, findRegions, mapToSource, SPECK_SHARE, type Box, type MapGeometry } from '../../src/inspect/regions.ts';
+import { boxToSource, findRegions, placeMap, SPECK_SHARE, type Box, type MapGeometry, type MapSizes } from '../../src/inspect/regions.ts';
 
-const square: MapGeometry = { resize: 448, crop: 392, sourceWidth: 896, sourceHeight: 448, mapWidth: 256, mapHeight: 256 };
+const sizes: MapSizes = { resize: 448, crop: 392, sourceWidth: 896, sourceHeight: 448, mapWidth: 256, mapHeight: 256 };
+const placed = (given: MapSizes): MapGeometry => ({ ...given, placement: placeMap(given) });
+const square = placed(sizes);
 
 function mapWith(boxes: readonly (Box & { value: number })[], width = 256, height = 256): Float32Array {
   const map = new Float32Array(width * height).fill(0.1);
@@ -16,11 +18,11 @@ function mapWith(boxes: readonly (Box & { value: number })[], width = 256, heigh
   return map;
 }
 
-describe('mapToSource', () => {
+describe('placeMap', () => {
   it('undoes crop and resize', () => {
-    expect(mapToSource(square)).toEqual({ x: 56, y: 28, scaleX: (392 / 256) * 2, scaleY: 392 / 256 });
+    expect(placeMap(sizes)).toEqual({ x: 56, y: 28, scaleX: (392 / 256) * 2, scaleY: 392 / 256 });
     expect(boxToSource({ x: 0, y: 0, width: 256, height: 256 }, square)).toEqual({ x: 56, y: 28, width: 784, height: 392 });
-    const whole = { ...square, crop: 448 };
+    const whole = placed({ ...sizes, crop: 448 });
     expect(boxToSource({ x: 0, y: 0, width: 256, height: 256 }, whole)).toEqual({ x: 0, y: 0, width: 896, height: 448 });
     expect(boxToSource({ x: 128, y: 64, width: 1, height: 2 }, whole)).toEqual({ x: 448, y: 112, width: 4, height: 4 });
   });
@@ -28,9 +30,9 @@ describe('mapToSource', () => {
   it('boxes lie inside the image and cover what they stand for', () => {
     const size = fc.integer({ min: 14, max: 500 });
     fc.assert(fc.property(size, size, size, fc.integer({ min: 4, max: 64 }), fc.nat(), fc.nat(), (sourceWidth, sourceHeight, resize, map, a, b) => {
-      const geometry = { resize, crop: Math.max(1, resize - (a % 9)), sourceWidth, sourceHeight, mapWidth: map, mapHeight: map };
+      const geometry = placed({ resize, crop: Math.max(1, resize - (a % 9)), sourceWidth, sourceHeight, mapWidth: map, mapHeight: map });
       const box = { x: a % map, y: b % map, width: 1 + (b % (map - (a % map))), height: 1 };
-      const { x, y, scaleX, scaleY } = mapToSource(geometry);
+      const { x, y, scaleX, scaleY } = geometry.placement;
       const source = boxToSource(box, geometry);
       expect(source.x).toBeGreaterThanOrEqual(0);
       expect(source.x + source.width).toBeLessThanOrEqual(sourceWidth);
@@ -47,7 +49,7 @@ describe('mapToSource', () => {
     const painted: Box = { x: 300, y: 200, width: 120, height: 60 };
     const data = new Uint8Array(896 * 448);
     for (let y = painted.y; y < painted.y + painted.height; y++) data.fill(255, y * 896 + painted.x, y * 896 + painted.x + painted.width);
-    const mask = preprocessMask({ width: 896, height: 448, channels: 1, data }, square);
+    const mask = preprocessMask({ width: 896, height: 448, channels: 1, data }, sizes);
     const { regions } = findRegions(Float32Array.from(mask), 0.5, square);
     expect(regions).toHaveLength(1);
     const found = regions[0]!.source;

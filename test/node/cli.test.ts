@@ -33,14 +33,14 @@ describe('help', () => {
 
   it('of each command names its options', async () => {
     const options: Record<string, string[]> = {
-      train: ['--data', '--out', '--encoder', '--resize', '--crop', '--steps', '--epochs', '--warmup', '--batch-size', '--limit', '--seed', '--resume', '--tune', '--skip-unreadable', '--adapter', '--json',
+      train: ['--data', '--out', '--encoder', '--resize', '--crop', '--keep-aspect', '--tile', '--tiles-per-image', '--steps', '--epochs', '--warmup', '--batch-size', '--limit', '--seed', '--resume', '--tune', '--skip-unreadable', '--adapter', '--json',
         '--plus', '--textures', '--defects', '--defect-limit', '--head-steps', '--head-epochs', '--pseudo-anomalies', '--no-head', '--from',
         '--setting', '--categories', '--no-hold-out', '--shots', '--method', '--memory-rows', '--prototypes', '--decoder', '--neighbourhood', '--residual', '--coherence', '--no-mining'],
       pseudo: ['--data', '--out', '--count', '--resize', '--crop', '--textures', '--defects', '--defect-limit', '--seed', '--json'],
       benchmark: ['--dataset', '--setting', '--out', '--train-on', '--categories', '--encoder', '--resize', '--crop', '--batch-size', '--epochs', '--steps', '--limit', '--limit-per-class', '--seed', '--adapter', '--json', '[train-options...]'],
       ablate: ['--data', '--out', '--variants', '--encoder', '--resize', '--crop', '--steps', '--warmup', '--batch-size', '--limit', '--limit-per-class', '--seed', '--adapter', '--json'],
-      inspect: ['--model', '--out', '--threshold', '--category', '--zero-shot', '--precision', '--encoder', '--adapter', '--json', '<images...>'],
-      evaluate: ['--model', '--data', '--categories', '--csv', '--html', '--zero-shot', '--precision', '--limit-per-class', '--encoder', '--skip-unreadable', '--adapter', '--json'],
+      inspect: ['--model', '--out', '--threshold', '--category', '--tile', '--tile-overlap', '--prototypes', '--compare', '--zero-shot', '--precision', '--encoder', '--adapter', '--json', '<images...>'],
+      evaluate: ['--model', '--data', '--categories', '--csv', '--html', '--tile', '--tile-overlap', '--zero-shot', '--precision', '--limit-per-class', '--encoder', '--skip-unreadable', '--adapter', '--json'],
       export: ['--model', '--out', '--format', '--batch-size', '--encoder', '--json'],
       plan: ['--encoder', '--crop', '--batch-size', '--train', '--json'],
       info: ['--adapter', '--json'],
@@ -127,7 +127,17 @@ describe('bad input ends with 1 and names the file', () => {
   it('a crop that does not fit is wrong usage', async () => {
     const { code, stderr } = await run('train', '--data', folder, '--out', join(folder, 'm'), '--resize', '224');
     expect(code).toBe(2);
-    expect(stderr).toContain('--crop 392 does not fit into --resize 224');
+    expect(stderr).toContain('--crop 392 x 392 does not fit into --resize 224 x 224');
+  });
+
+  it.each([
+    [['--keep-aspect', '--tile'], '--keep-aspect and --tile exclude each other'], [['--tile', '500', '--resize', '448'], '--resize and --tile exclude each other'],
+    [['--tiles-per-image', '3'], '--tiles-per-image is of --tile'], [['--crop', '392x'], 'It must be a whole number'], [['--crop', '1x2x3'], 'two as WIDTHxHEIGHT'],
+    [['--resize', '300x600', '--crop', '400x500'], '--crop 400 x 500 does not fit into --resize 300 x 600'],
+  ])('%o are wrong usage', async (options, message) => {
+    const { code, stderr } = await run('train', '--data', folder, '--out', join(folder, 'm'), ...options);
+    expect(code).toBe(2);
+    expect(stderr).toContain(message);
   });
 
   it('a model that is missing', async () => {

@@ -9,7 +9,8 @@ import type { ImageSource, RasterImage } from '../../src/data/image.ts';
 import { AbortedError, InputError } from '../../src/errors.ts';
 import { calibrate } from '../../src/inspect/calibration.ts';
 import { calibrationFor } from '../../src/inspect/model-file.ts';
-import { findRegions } from '../../src/inspect/regions.ts';
+import { findRegions, placeMap } from '../../src/inspect/regions.ts';
+import type { PrototypeView } from '../../src/inspect/prototypes.ts';
 import { runCli } from '../../src/node/cli.ts';
 import { publishedFor, type ProtocolSetting } from '../../src/evaluate/published.ts';
 import { protocolUnits } from '../../src/node/commands/benchmark.ts';
@@ -20,11 +21,17 @@ import { resizeAndCrop } from '../../src/data/preprocess.ts';
 import { calibrateCategories } from '../../src/train/categories.ts';
 
 const MAP = 56;
-const trained = vi.hoisted(() => ({ options: undefined as any, disposed: 0 }));
+const trained = vi.hoisted(() => ({ options: undefined as any, inspected: undefined as any, batch: 0, disposed: 0 }));
 
 function brightnessMap(image: RasterImage): Float32Array {
   const small = resizeAndCrop(image, { resize: MAP, crop: MAP });
   return Float32Array.from({ length: MAP * MAP }, (_, i) => small.data[i * 3]! / 255);
+}
+
+/** Two tokens, each with a prototype of its own. */
+function halves(count: number): PrototypeView {
+  const similarity = Float32Array.from({ length: 2 * count }, (_, at) => (Math.floor(at / 2) === at % 2 ? 0.9 : 0.2));
+  return { rows: 1, columns: 2, count, index: Uint8Array.of(0, 1), similarity, groups: [Float32Array.of(0.1, 0.3), Float32Array.of(0.2, 0.4)], placement: { x: 0, y: 0, scaleX: MAP / 2, scaleY: MAP } };
 }
 
 vi.mock('../../src/node/engine.ts', () => ({
@@ -60,14 +67,21 @@ vi.mock('../../src/inspect/inspector.ts', () => {
     static async open(_engine: unknown, model: Uint8Array, _encoder: unknown, options: { category?: string }): Promise<Inspector> {
       return new Inspector(Inspector.readMetadata(model), options.category);
     }
-    async inspectBatch(images: RasterImage[]): Promise<object[]> {
+    async inspect(image: RasterImage, options: any): Promise<object> {
+      return (await this.inspectBatch([image], options))[0]!;
+    }
+    async inspectBatch(images: RasterImage[], options: any = {}): Promise<object[]> {
+      trained.inspected = options;
+      trained.batch = images.length;
       return images.map((image) => {
         const map = brightnessMap(image);
         const score = Math.max(...map);
-        const geometry = { resize: this.metadata.resize, crop: this.metadata.crop, sourceWidth: image.width, sourceHeight: image.height, mapWidth: MAP, mapHeight: MAP };
+        const sizes = { resize: this.metadata.resize, crop: this.metadata.crop, sourceWidth: image.width, sourceHeight: image.height, mapWidth: MAP, mapHeight: MAP };
+        const geometry = { ...sizes, placement: placeMap(sizes) };
         return {
-          score, threshold: this.threshold, verdict: score > this.threshold ? 'defective' : 'good', map, mapWidth: MAP, mapHeight: MAP,
+          score, threshold: this.threshold, verdict: score > this.threshold ? 'defective' : 'good', map, ...geometry,
           ...findRegions(map, this.calibration.pixelThreshold, geometry),
+          ...(options.prototypes && { prototypes: halves(this.metadata.count) }),
         };
       });
     }
@@ -103,7 +117,7 @@ vi.mock('../../src/train/train.ts', async () => {
       const names = [...new Set(options.images.map((source: ImageSource) => source.category))] as string[];
       const metadata = {
         encoder: { name: options.encoder.name, sha256: options.encoder.sha256, numHeads: options.encoder.architecture.numHeads },
-        resize: options.resize, crop: options.crop,
+        resize: options.resize, crop: options.crop, mapSize: MAP, framing: 'stretch', view: options.crop, count: options.numPrototypes,
         calibration: calibrate({ scores: maps.map((map) => Math.max(...map)), maps }),
         ...(names.length > 1 && { categories: calibrateCategories(names, results, options.images, { heldOut: true }) }),
         training: { images: options.images.length, steps: 2, batchSize: 4, seed: options.seed },
@@ -203,6 +217,59 @@ describe('train', () => {
     expect(skipping.json.images.skipped[0].name).toBe(path('mixed', 'broken.png'));
     // Too few to hold any out: the engine is not given images for it.
     expect(trained.options.calibrationImages).toBeUndefined();
+  });
+});
+
+describe('framing', () => {
+  it('options reach the training as sizes', async () => {
+    const base = ['train', '--data', path('set'), '--out', path('framed', 'model')];
+    expect((await run([...base, '--tile', '500x300', '--tiles-per-image', '3', '--crop', '84x28', '--prototypes', '4'])).code).toBe(0);
+    expect(trained.options).toMatchObject({ tile: { size: { width: 500, height: 300 }, perImage: 3 }, crop: { width: 84, height: 28 }, numPrototypes: 4 });
+    expect('resize' in trained.options).toBe(false);
+    await run([...base, '--tile']);
+    expect(trained.options).toMatchObject({ tile: {} });
+    await run([...base, '--keep-aspect', '--resize', '448']);
+    expect([trained.options.keepAspect, trained.options.resize]).toEqual([true, 448]);
+  });
+
+  it('options reach inspection and evaluation', async () => {
+    const { code, stdout } = await run(['inspect', '--model', path('model'), path('set', 'test', 'good', '0.png'), '--out', path('tiled'), '--tile', '--tile-overlap', '0.5']);
+    expect([code, trained.inspected.tile.overlap]).toEqual([0, 0.5]);
+    expect(stdout).toMatch(/Tiles +of 56 x 56 pixels, overlapping by 50 % or more; the threshold is from images of one such view/);
+    await run(['evaluate', '--model', path('model'), '--data', path('set'), '--limit-per-class', '1']);
+    expect([trained.inspected.tile, trained.batch]).toEqual([false, 2]);
+    await run(['evaluate', '--model', path('model'), '--data', path('set'), '--tile', '--tile-overlap', '0.5', '--limit-per-class', '1', '--html', path('tiled', 'report.html')]);
+    expect([trained.inspected.tile.overlap, trained.batch]).toEqual([0.5, 1]);
+    expect(await readFile(path('tiled', 'report.html'), 'utf8')).toContain('resized to 56 x 56, centre 56 x 56, in tiles of 56 x 56 pixels');
+    const alone = await run(['inspect', '--model', path('model'), path('set', 'test', 'good', '0.png'), '--out', path('tiled'), '--tile-overlap', '0.5']);
+    expect([alone.code, alone.stderr.includes('--tile-overlap is of --tile')]).toEqual([2, true]);
+  });
+});
+
+describe('inspect --prototypes', () => {
+  it('writes a sheet an image and one report, and tells programs the shares', async () => {
+    const { code, json } = await run(['inspect', '--model', path('model'), path('set', 'test', 'spot'), '--out', path('prototypes'), '--prototypes', '--json']);
+    expect(code).toBe(0);
+    expect((await readdir(path('prototypes'))).sort()).toEqual(['0.heatmap.png', '0.prototypes.png', '1.heatmap.png', '1.prototypes.png', '2.heatmap.png', '2.prototypes.png', 'prototypes.html']);
+    expect(json.prototypeReport).toBe(path('prototypes', 'prototypes.html'));
+    expect(json.images[0].prototypes).toMatchObject({ sheet: path('prototypes', '0.prototypes.png'), models: [{ count: 6, shares: [0.5, 0.5, 0, 0, 0, 0], inUse: 2, agreement: null }] });
+    const sheet = await decodeImageFile(path('prototypes', '0.prototypes.png'));
+    // Image, heat map, prototypes and two groups; below, six similarity maps with a bar above each.
+    expect([sheet.width, sheet.height]).toEqual([6 * 64 + 8, 64 + 64 + 4 + 8]);
+    const html = await readFile(path('prototypes', 'prototypes.html'), 'utf8');
+    expect(html.match(/<img /g)).toHaveLength(3 * 11);
+    expect(html).not.toMatch(/<script|src="(?!data:)/);
+  });
+
+  it('shows another model beside, in the colours of the prototypes that its own overlap', async () => {
+    await run(['train', '--data', path('set'), '--out', path('three'), '--resize', '56', '--crop', '56', '--prototypes', '3']);
+    const argv = ['inspect', '--model', path('model'), path('set', 'test', 'spot', '0.png'), '--out', path('compared'), '--compare', path('three'), '--json'];
+    expect((await run(argv)).code).toBe(2);
+    const { json } = await run([...argv, '--prototypes']);
+    expect(json.images[0].prototypes.models).toMatchObject([{ count: 6, agreement: null }, { model: path('three'), count: 3, agreement: 1 }]);
+    const html = await readFile(path('compared', 'prototypes.html'), 'utf8');
+    expect(html).toContain('agreement with the first');
+    expect(html).toContain(': 3 prototypes</h3>');
   });
 });
 

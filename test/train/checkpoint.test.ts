@@ -10,7 +10,7 @@ import { readSafetensors, writeSafetensors } from '../../src/weights/safetensors
 
 const config = detectorConfig({ architecture: { width: 8, depth: 2, numHeads: 2, patchSize: 14, numRegisters: 0, positionGrid: [2, 2], mlpRatio: 4, layerScale: true }, crop: 28, decoderDepth: 2 });
 const identity: CheckpointIdentity = {
-  encoder: 'abc', images: ['a.png', 'b.png'], resize: 32, crop: 28, seed: 1, steps: 10, warmupSteps: 3, batchSize: 2, stepsPerEpoch: 1,
+  encoder: 'abc', images: ['a.png', 'b.png'], resize: 32, crop: 28, framing: 'stretch', tile: 14, seed: 1, steps: 10, warmupSteps: 3, batchSize: 2, stepsPerEpoch: 1,
   learningRate: 1e-3, finalLearningRate: 1e-4, model: { taps: config.taps, numPrototypes: 6 },
 };
 const random = new Random('checkpoint');
@@ -28,7 +28,7 @@ describe('a checkpoint', () => {
   });
 
   const others: CheckpointIdentity = {
-    encoder: 'abd', images: ['b.png', 'a.png'], resize: 33, crop: 14, seed: 2, steps: 11, warmupSteps: 4, batchSize: 3, stepsPerEpoch: 2,
+    encoder: 'abd', images: ['b.png', 'a.png'], resize: 33, crop: 14, framing: 'tiles', tile: 15, seed: 2, steps: 11, warmupSteps: 4, batchSize: 3, stepsPerEpoch: 2,
     learningRate: 2e-3, finalLearningRate: 2e-4, model: { taps: config.taps, numPrototypes: 5 },
   };
   it.each(Object.keys(identity) as (keyof CheckpointIdentity)[])('is refused with another %s, which is named', (key) => {

@@ -126,7 +126,7 @@ describe('a model that is there already', () => {
     expect(heads[1]).not.toEqual(heads[0]);
     // Trained on, not anew: a few small steps from where it was.
     expect(Math.max(...heads[0]!.map((v, i) => Math.abs(v - heads[1]![i]!)))).toBeLessThan(0.01);
-    await expect(train({ from: withHead }, { resize: 64, crop: 56 })).rejects.toThrow(/resized to 48 and cropped to 42/);
+    await expect(train({ from: withHead }, { resize: 64, crop: 56 })).rejects.toThrow(/resized to 48 x 48 and cropped to 42 x 42/);
   });
 });
 

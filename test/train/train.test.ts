@@ -255,7 +255,7 @@ describe('settings', () => {
   it.each([
     [{ steps: 3, epochs: 2 }, /steps or epochs, not both/], [{ steps: 0 }, /steps must be a positive integer/], [{ steps: undefined, epochs: 1.5 }, /epochs must/],
     [{ batchSize: -1 }, /batchSize must/], [{ warmupSteps: -1 }, /warmupSteps must/], [{ checkpointEverySteps: 0 }, /checkpointEverySteps must/],
-    [{ crop: 57 }, /multiples of the encoder's patch size, 14/], [{ crop: 70 }, /crop of 70 does not fit into images resized to 64/], [{ resize: 64.5 }, /resize must/],
+    [{ crop: 57 }, /multiples of the encoder's patch size, 14/], [{ crop: 70 }, /crop of 70 x 70 does not fit into the resized image of 64 x 64/], [{ resize: 64.5 }, /resize must/],
     [{ seed: 0.5 }, /seed must be an integer/], [{ taps: [0, 9] }, /Taps must be/], [{ decoderGroups: [[0], [5]] }, /Decoder groups/], [{ numPrototypes: 0 }, /numPrototypes/],
     [{ learningRate: NaN }, /learningRate must/], [{ learningRate: -1 }, /learningRate must/], [{ finalLearningRate: Infinity }, /finalLearningRate must/],
   ] satisfies [Partial<TrainOptions>, RegExp][])('%o are refused', async (options, message) => {

@@ -1,5 +1,6 @@
 /** What is kept on this device: models, encoders, and how much room they take. */
 import { useState } from 'preact/hooks';
+import { sizeInWords } from '../../../src/browser/index.ts';
 import { date, megabytes, plural, value } from '../format.ts';
 import { show } from '../state/app.ts';
 import { chooseModel, deleteModel, exportModel, importModel, model, models, renameModel, usage } from '../state/models.ts';
@@ -41,7 +42,7 @@ function Model({ of }: { of: StoredModel }) {
       <div class="model-thumbnails" aria-hidden="true">{of.thumbnails.map((thumbnail, i) => <Thumbnail key={i} of={thumbnail} />)}</div>
       <div class="model-text">
         <input type="text" class="title" value={of.name} maxLength={80} aria-label={`Name of the model ${of.name}`} onChange={({ currentTarget }) => void renameModel(of.id, currentTarget.value.trim() || of.name)} />
-        <p class="muted small">{date(of.created)} · encoder {encoder.name} · {resize} px · {plural(training.images, 'picture')}, {training.steps} steps · threshold {value(of.threshold)} · {megabytes(of.file.size)}</p>
+        <p class="muted small">{date(of.created)} · encoder {encoder.name} · {sizeInWords(resize, ' × ')} px · {plural(training.images, 'picture')}, {training.steps} steps · threshold {value(of.threshold)} · {megabytes(of.file.size)}</p>
         <div class="row">
           <button type="button" class="button primary" onClick={() => void chooseModel(of.id).then(() => show('inspect'))}>Inspect with it</button>
           <button type="button" class="button" onClick={() => void exportModel(of)}>Export</button>

@@ -70,7 +70,7 @@ function PreviewMap() {
       {shown
         ? (
           <>
-            <MapView picture={shown.url} alt={`Map of the watched picture after ${shown.step} steps`} place={{ ...size, mapWidth: shown.mapWidth, mapHeight: shown.mapHeight, x: 0, y: 0, scaleX: size.width / shown.mapWidth, scaleY: size.height / shown.mapHeight }} map={shown.map} scale={{ low: 0, high: first.high }} opacity={0.8} />
+            <MapView picture={shown.url} alt={`Map of the watched picture after ${shown.step} steps`} place={{ ...size, mapWidth: shown.mapWidth, mapHeight: shown.mapHeight, x: 0, y: 0, scaleX: size.width / shown.mapWidth, scaleY: size.height / shown.mapHeight, views: 1 }} map={shown.map} scale={{ low: 0, high: first.high }} opacity={0.8} />
             <p class="muted small">After {plural(shown.step, 'step')}. What it can explain turns dark; what stays bright is unlike the good parts.</p>
           </>
         )

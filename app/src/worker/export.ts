@@ -36,10 +36,10 @@ export async function exportResults({ modelId, threshold, format, opacity, rows 
   return files.end();
 }
 
-async function overlayOf({ image, name, place: { mapWidth, mapHeight } }: ExportRow, map: Float32Array, { mask }: Judgement, { metadata }: StoredModel, opacity: number): Promise<Blob> {
-  const { resize, crop, calibration } = metadata;
+async function overlayOf({ image, name, place }: ExportRow, map: Float32Array, { mask }: Judgement, { metadata }: StoredModel, opacity: number): Promise<Blob> {
+  const { calibration } = metadata;
   return pngOf(overlay(await decodeImageBlob(image, name), map, {
-    mapWidth, mapHeight, resize, crop, opacity, scale: { low: calibration.scaleLow, high: calibration.scaleHigh }, outlines: [{ mask, colour: outline }],
+    mapWidth: place.mapWidth, mapHeight: place.mapHeight, placement: place, opacity, scale: { low: calibration.scaleLow, high: calibration.scaleHigh }, outlines: [{ mask, colour: outline }],
   }));
 }
 

@@ -35,8 +35,8 @@ async function openInspector(modelId: string, engine: Engine): Promise<Inspector
 async function measure(modelId: string, raster: RasterImage): Promise<Measured> {
   return withDevice(async (engine) => {
     const inspector = await inspectorOf(modelId, engine);
-    const { score, map } = await inspector.inspect(raster);
-    return { score, map: map as Float32Array<ArrayBuffer>, place: placeOf(inspector.metadata, raster) };
+    const inspection = await inspector.inspect(raster);
+    return { score: inspection.score, map: inspection.map as Float32Array<ArrayBuffer>, place: placeOf(inspection, raster) };
   });
 }
 

@@ -112,9 +112,9 @@ export async function benchmark(trainArgs: readonly string[], options: Benchmark
 export function protocolUnits(options: Omit<BenchmarkCommandOptions, 'out'>, categories: readonly { readonly name: string; readonly folder: string }[], trainArgs: readonly string[] = []): Unit[] {
   const { dataset, setting, trainOn, encoder, resize, crop, batchSize, epochs, steps, limit, limitPerClass, seed, adapter } = options;
   const data = (folders: readonly string[]): string[] => folders.flatMap((folder) => ['--data', folder]);
-  // Published protocols train on all normal images.
+  // Published protocols train on all normal images. A tile is resized to the crop.
   const train = [
-    '--encoder', encoder, '--resize', String(resize), '--crop', String(crop), '--batch-size', String(batchSize), '--seed', String(seed), '--adapter', adapter, '--no-hold-out',
+    '--encoder', encoder, ...(trainArgs.some((arg) => /^--tile(=|$)/.test(arg)) ? [] : ['--resize', String(resize)]), '--crop', String(crop), '--batch-size', String(batchSize), '--seed', String(seed), '--adapter', adapter, '--no-hold-out',
     ...(steps === undefined ? ['--epochs', String(epochs)] : ['--steps', String(steps)]), ...(limit === undefined ? [] : ['--limit', String(limit)]), ...trainArgs,
   ];
   // Two data sets may have categories of one name; each is asked for in its own.

@@ -5,6 +5,7 @@
  */
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { sizeInWords } from '../../data/preprocess.ts';
 import { averageMetrics } from '../../evaluate/evaluate.ts';
 import { Inspector } from '../../inspect/inspector.ts';
 import type { ModelMetadata } from '../../inspect/model-file.ts';
@@ -15,9 +16,10 @@ import { metricsTable, resultRows, resultsCsv, thresholdTable } from '../evaluat
 import { readFileChecked, writeFileAtomic } from '../files.ts';
 import { duration, table, type CommandContext, type CommonOptions, type Progress } from './context.ts';
 import { openEncoderOf } from './encoders.ts';
+import { inspectOptions, tilesInWords, type FramingOptions } from './inspect.ts';
 import { prepareOutputFile } from './output.ts';
 
-export interface EvaluateCommandOptions extends CommonOptions {
+export interface EvaluateCommandOptions extends CommonOptions, FramingOptions {
   readonly model: string;
   readonly data: readonly string[];
   readonly categories?: readonly string[];
@@ -54,12 +56,14 @@ export async function evaluate(options: EvaluateCommandOptions, context: Command
   try {
     const results: CategoryResult[] = [];
     for (const group of groupBy(categories, (_, i) => modelFiles[i]!)) {
-      const { bytes } = group.key === modelFiles[0] ? first : await openModel(group.key);
+      const { bytes, metadata } = group.key === modelFiles[0] ? first : await openModel(group.key);
+      const framing = inspectOptions(options, metadata, context.signal);
+      if (framing.tile) context.field('Tiles', tilesInWords(metadata, options.tileOverlap));
       await progress.begin('opening', 1);
       const inspector = await Inspector.open(engine, bytes, encoder, { batchSize: options.batchSize, name: group.key, precision: options.precision, ...(options.zeroShot && { mode: 'zero-shot' }) });
       try {
         results.push(...await evaluateCategories(inspector, group.items, {
-          ...options, ...(html !== undefined && { mistakes: WORST_MISTAKES }), signal: context.signal,
+          ...options, framing, ...(html !== undefined && { mistakes: WORST_MISTAKES }), signal: context.signal,
         }, progress, context));
       } finally {
         inspector.dispose();
@@ -96,7 +100,7 @@ export async function evaluate(options: EvaluateCommandOptions, context: Command
           ['Model', isFolder ? `${model}, a model for each category` : model],
           ['Data', data.join(', ')],
           ['Encoder', `${encoder.name}, SHA-256 ${encoder.sha256}`],
-          ['Images', `resized to ${first.metadata.resize}, centre ${first.metadata.crop}${options.limitPerClass === undefined ? '' : `; the first ${options.limitPerClass} of each kind`}`],
+          ['Images', `${imagesInWords(first.metadata, options)}${options.limitPerClass === undefined ? '' : `; the first ${options.limitPerClass} of each kind`}`],
           ['Training', trainingInWords(first.metadata)],
           ['Adapter', engine.adapter.name],
           ['Time', Object.entries(seconds).map(([phase, time]) => `${phase} ${duration(time)}`).join(', ')],
@@ -117,6 +121,7 @@ export async function evaluate(options: EvaluateCommandOptions, context: Command
       encoder: first.metadata.encoder,
       resize: first.metadata.resize,
       crop: first.metadata.crop,
+      framing: first.metadata.framing,
       adapter: { name: engine.adapter.name, isSoftware: engine.adapter.isSoftware },
       seconds,
     });
@@ -176,6 +181,14 @@ export function summaryOf(results: readonly CategoryResult[]) {
 /** What programs are told of a category. */
 export function categoryRecord({ category, evaluation, threshold, falsePositiveRate, missRate, perFolder, imagesPerSecond, seconds }: CategoryResult) {
   return { category, ...evaluation, threshold: Number.isFinite(threshold) ? threshold : null, falsePositiveRate, missRate, perFolder, imagesPerSecond, seconds };
+}
+
+/** The sizes and the way in which images were looked at. */
+function imagesInWords(metadata: ModelMetadata, options: FramingOptions): string {
+  const { resize, crop, framing } = metadata;
+  const sizes = `resized to ${sizeInWords(resize)}, centre ${sizeInWords(crop)}`;
+  if (options.tile ?? framing === 'tiles') return `${sizes}, in tiles ${tilesInWords(metadata, options.tileOverlap)}`;
+  return framing === 'keep-aspect' ? `undistorted, ${sizes}` : sizes;
 }
 
 function trainingInWords({ training, categories }: ModelMetadata): string {

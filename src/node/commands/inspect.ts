@@ -6,18 +6,33 @@ import { mkdir, stat } from 'node:fs/promises';
 import { basename, dirname, extname, join } from 'node:path';
 import type { RasterImage } from '../../data/image.ts';
 import { allImages } from '../../data/layout.ts';
-import { InputError } from '../../errors.ts';
+import { sizeInWords, toSize } from '../../data/preprocess.ts';
+import { InputError, UsageError } from '../../errors.ts';
 import { FOUND_OUTLINE, overlay } from '../../inspect/heatmap.ts';
-import { Inspector, type Inspection } from '../../inspect/inspector.ts';
-import { calibrationFor } from '../../inspect/model-file.ts';
+import { Inspector, type Inspection, type InspectOptions } from '../../inspect/inspector.ts';
+import { calibrationFor, type ModelMetadata } from '../../inspect/model-file.ts';
 import type { Precision } from '../../model/parameters.ts';
 import { fileError, readFileChecked, writeFileAtomic } from '../files.ts';
 import { listFolder } from '../folders.ts';
 import { decodeImageFile, encodePng } from '../images.ts';
 import { duration, type CommandContext, type CommonOptions } from './context.ts';
 import { openEncoderOf } from './encoders.ts';
+import type { PrototypePictures } from './prototypes.ts';
 
-export interface InspectCommandOptions extends CommonOptions {
+/** Options of how images are framed. */
+export interface FramingOptions {
+  readonly tile?: boolean;
+  readonly tileOverlap?: number;
+}
+
+/** Tiles where they are asked for, or where the model was trained on them. */
+export function inspectOptions({ tile, tileOverlap }: FramingOptions, metadata: Pick<ModelMetadata, 'framing'>, signal: AbortSignal): InspectOptions {
+  const isTiled = tile ?? metadata.framing === 'tiles';
+  if (!isTiled && tileOverlap !== undefined) throw new UsageError('--tile-overlap is of --tile: add that.');
+  return { tile: isTiled && { signal, ...(tileOverlap !== undefined && { overlap: tileOverlap }) } };
+}
+
+export interface InspectCommandOptions extends CommonOptions, FramingOptions {
   readonly model: string;
   readonly encoder?: string;
   readonly out: string;
@@ -26,6 +41,8 @@ export interface InspectCommandOptions extends CommonOptions {
   readonly batchSize: number;
   readonly precision: Precision;
   readonly zeroShot?: boolean;
+  readonly prototypes?: boolean;
+  readonly compare?: readonly string[];
 }
 
 export interface FailedImage {
@@ -42,15 +59,20 @@ export async function inspect(given: readonly string[], options: InspectCommandO
   await mkdir(out, { recursive: true }).catch((cause: unknown) => {
     throw fileError(out, cause, 'written');
   });
+  const framing = inspectOptions(options, metadata, context.signal);
+  if (options.compare && !options.prototypes) throw new UsageError('--compare shows the prototypes of another model beside: add --prototypes.');
   const encoder = await openEncoderOf(metadata, options.encoder, context);
   const engine = await context.engine(adapter);
+  let prototypes: PrototypePictures | undefined;
   try {
-    const batchSize = Math.min(options.batchSize, files.length);
+    const batchSize = framing.tile ? options.batchSize : Math.min(options.batchSize, files.length);
     const inspector = await Inspector.open(engine, bytes, encoder, { batchSize, name: model, precision: options.precision, ...(options.zeroShot && { mode: 'zero-shot' }), ...(category !== undefined && { category }) });
     const { calibration } = inspector;
     if (threshold !== undefined) inspector.threshold = threshold;
     if (Number.isNaN(inspector.threshold)) context.field('Threshold', 'none: zero-shot scores of things that the model does not know have no calibrated one; --threshold gives one');
     else context.field('Threshold', `${inspector.threshold.toPrecision(4)} (${threshold !== undefined ? 'given with --threshold' : inspector.threshold !== calibration.threshold ? `set by the model's user; calibrated: ${calibration.threshold.toPrecision(4)}` : `${category === undefined ? '' : `${category}: `}${calibration.rule}`})`);
+    if (framing.tile) context.field('Tiles', tilesInWords(metadata, options.tileOverlap));
+    if (options.prototypes) prototypes = await (await import('./prototypes.ts')).PrototypePictures.open(engine, { ...options, inspector, framing, overlayOf }, context);
     context.say();
     context.say('   score  verdict    image');
 
@@ -59,10 +81,10 @@ export async function inspect(given: readonly string[], options: InspectCommandO
     const failed: FailedImage[] = [];
     const results: object[] = [];
     let defective = 0;
-    for await (const { images, failures } of decodedBatches(files, batchSize, context.signal)) {
+    for await (const { images, failures } of decodedBatches(files, framing.tile ? 1 : batchSize, context.signal)) {
       for (const failure of failures) context.warn(`skipped: ${failure.reason}`);
       failed.push(...failures);
-      const inspections = images.length === 0 ? [] : await inspector.inspectBatch(images.map(({ image }) => image));
+      const inspections = images.length === 0 ? [] : await inspector.inspectBatch(images.map(({ image }) => image), { ...framing, prototypes: options.prototypes ?? false });
       for (const [i, inspection] of inspections.entries()) {
         const { file, image } = images[i]!;
         const heatmap = join(out, names.get(file)!);
@@ -78,18 +100,22 @@ export async function inspect(given: readonly string[], options: InspectCommandO
           height: image.height,
           regions: inspection.regions.map(({ source, area, peak }) => ({ ...source, mapArea: area, peak })),
           heatmap,
+          ...(inspection.tiles && { tiles: inspection.tiles.map(({ source, score }) => ({ ...source, score })) }),
+          ...(prototypes && { prototypes: await prototypes.add(file, names.get(file)!, image, inspection) }),
         });
       }
     }
     const seconds = (performance.now() - started) / 1000;
     const used = inspector.threshold;
     inspector.dispose();
+    const prototypeReport = await prototypes?.finish();
 
     context.say();
     if (results.length > 0) {
       const verdicts = Number.isNaN(used) ? '' : `: ${defective} defective, ${results.length - defective} good`;
       context.field('Inspected', `${results.length} in ${duration(seconds)}${verdicts}`);
       context.field('Heat maps', out);
+      if (prototypeReport) context.field('Prototypes', prototypeReport);
     }
     if (failed.length > 0) context.field('Unreadable', `${failed.length} of ${files.length}, named above`);
     context.result({
@@ -103,6 +129,7 @@ export async function inspect(given: readonly string[], options: InspectCommandO
       inspected: results.length,
       defective,
       images: results,
+      ...(prototypeReport && { prototypeReport }),
       failed,
       seconds,
     });
@@ -117,12 +144,12 @@ const verdictWords = { good: 'good', defective: 'DEFECTIVE', unjudged: '-' } as 
 /** The overlay that people see: heat on the calibration's fixed scale, found regions outlined where the verdict is defective. */
 export function overlayOf(
   image: RasterImage,
-  { map, mapWidth, mapHeight, mask, verdict }: Inspection,
-  { resize, crop, calibration }: { resize: number; crop: number; calibration: { scaleLow: number; scaleHigh: number } },
+  { map, mapWidth, mapHeight, placement, mask, verdict }: Inspection,
+  { calibration }: { calibration: { scaleLow: number; scaleHigh: number } },
   moreOutlines: readonly { mask: Uint8Array; colour: readonly [number, number, number] }[] = [],
 ): RasterImage {
   return overlay(image, map, {
-    mapWidth, mapHeight, resize, crop,
+    mapWidth, mapHeight, placement,
     scale: { low: calibration.scaleLow, high: calibration.scaleHigh },
     outlines: [...moreOutlines, ...(verdict === 'defective' ? [{ mask, colour: FOUND_OUTLINE }] : [])],
   });
@@ -190,6 +217,13 @@ export function overlayNames(files: readonly string[]): Map<string, string> {
     names.set(file, name);
   }
   return names;
+}
+
+/** What a tile is, and what that means for the threshold. */
+export function tilesInWords({ view, resize, crop, framing }: ModelMetadata, overlap = 0.25): string {
+  const [from, to, cut] = [toSize(resize), toSize(crop), toSize(view)];
+  const size = sizeInWords({ width: Math.round((cut.width * to.width) / from.width), height: Math.round((cut.height * to.height) / from.height) });
+  return `of ${size} pixels, overlapping by ${Math.round(100 * overlap)} % or more${framing === 'tiles' ? '' : '; the threshold is from images of one such view and may be low for many: --threshold sets another'}`;
 }
 
 function regionsInWords({ verdict, regions }: Inspection): string {

@@ -3,6 +3,7 @@
  * operations, bytes moved, peak memory, and the same node by node.
  */
 import { existsSync } from 'node:fs';
+import { sizeInWords, type Size } from '../../data/preprocess.ts';
 import { planReport, type PlanReport } from '../../train/plan-report.ts';
 import { encoderCatalog, findEncoder, type EncoderEntry } from '../../weights/catalog.ts';
 import { resolveEncoder } from '../encoder-store.ts';
@@ -10,7 +11,7 @@ import { byteSize, table, withPrefix, type CommandContext } from './context.ts';
 
 export interface PlanCommandOptions {
   readonly encoder: string;
-  readonly crop: number;
+  readonly crop: Size;
   readonly batchSize: number;
   readonly train?: boolean;
 }
@@ -18,7 +19,7 @@ export interface PlanCommandOptions {
 export async function plan({ encoder, crop, batchSize, train = false }: PlanCommandOptions, context: CommandContext): Promise<number> {
   const { architecture, ...model } = await architectureOf(encoder);
   const report = planReport({ architecture, ...model, crop, batchSize, train });
-  context.field('Plan', `${train ? 'training step' : 'inspection'}, ${encoder}, ${batchSize} ${batchSize === 1 ? 'image' : 'images'} of ${crop} x ${crop}`);
+  context.field('Plan', `${train ? 'training step' : 'inspection'}, ${encoder}, ${batchSize} ${batchSize === 1 ? 'image' : 'images'} of ${sizeInWords(crop)}`);
   context.field('Kernels', `${report.kernels} in ${report.submits} ${report.submits === 1 ? 'submit' : 'submits'}`);
   context.field('Operations', `${withPrefix(report.flops, 'FLOP')}, ${withPrefix(report.flops / batchSize, 'FLOP')} an image`);
   context.field('Moved', byteSize(report.bytes));

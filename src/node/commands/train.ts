@@ -6,9 +6,10 @@
 import { existsSync } from 'node:fs';
 import { mkdir, readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { sizeInWords, toSize, type Size } from '../../data/preprocess.ts';
 import { InputError, UsageError } from '../../errors.ts';
 import type { Engine } from '../../index.ts';
-import type { CoherenceKind } from '../../inspect/model-file.ts';
+import type { CoherenceKind, ModelMetadata } from '../../inspect/model-file.ts';
 import type { DecoderKind, Method } from '../../model/config.ts';
 import { trainInspector, type CheckpointStore, type PlusOptions } from '../../train/train.ts';
 import type { EncoderWeights } from '../../weights/encoder.ts';
@@ -22,8 +23,11 @@ import { prepareOutputFile } from './output.ts';
 
 /** What is trained, and how: the same for one model and for many. */
 export interface TrainingSettings {
-  readonly resize?: number;
-  readonly crop?: number;
+  readonly resize?: Size;
+  readonly crop?: Size;
+  readonly keepAspect?: boolean;
+  readonly tile?: Size | true;
+  readonly tilesPerImage?: number;
   readonly steps?: number;
   readonly epochs?: number;
   readonly warmup?: number;
@@ -65,8 +69,8 @@ export interface TrainCommandOptions extends CommonOptions, TrainingSettings {
 }
 
 export async function train(options: TrainCommandOptions, context: CommandContext): Promise<number> {
-  const { data, out, setting, resize, crop, resume = false } = options;
-  if (options.from === undefined && (crop ?? 392) > (resize ?? 448)) throw new UsageError(`--crop ${crop ?? 392} does not fit into --resize ${resize ?? 448}: give a --crop of at most ${resize ?? 448}.`);
+  const { data, out, setting, resume = false } = options;
+  checkSizes(options);
   const plus = await plusOptions(options, context);
   if (options.method === 'memory') {
     if ((options.steps ?? options.epochs ?? options.warmup ?? (resume && setting === 'multi' ? true : undefined)) !== undefined) throw new UsageError('--method memory trains nothing: leave out --steps, --epochs, --warmup and --resume.');
@@ -136,6 +140,8 @@ export async function trainModel(engine: Engine, encoder: EncoderWeights, catego
       batchSize, seed, skipUnreadable, resume,
       ...(resize !== undefined && { resize }),
       ...(crop !== undefined && { crop }),
+      ...(options.keepAspect && { keepAspect: true }),
+      ...(options.tile !== undefined && { tile: { ...(options.tile !== true && { size: options.tile }), ...(options.tilesPerImage !== undefined && { perImage: options.tilesPerImage }) } }),
       ...(plus && { plus }),
       ...detectorSettings(options),
       ...(shots !== undefined && { shots }),
@@ -150,7 +156,8 @@ export async function trainModel(engine: Engine, encoder: EncoderWeights, catego
       featureCache: { spill: openSpillFile },
     });
     progress.end();
-    const { calibration, categories: records, training, memoryRows: storedRows } = inspector.metadata;
+    const { metadata } = inspector;
+    const { calibration, categories: records, training, memoryRows: storedRows } = metadata;
     inspector.dispose();
     await writeFileAtomic(out, model);
     await rm(checkpointFile, { force: true });
@@ -163,6 +170,7 @@ export async function trainModel(engine: Engine, encoder: EncoderWeights, catego
     if (record.steps > 0) context.field('Trained', `${record.steps} steps in ${duration(record.seconds)}, ${record.imagesPerSecond.toPrecision(3)} images/s, final loss ${record.finalLoss.toFixed(4)}`);
     if (record.head) context.field('Head', `${record.head.steps} steps in ${duration(record.head.seconds)}, ${record.head.imagesPerSecond.toPrecision(3)} images/s, final loss ${record.head.finalLoss.toFixed(4)}`);
     context.field('Phases', Object.entries(progress.seconds).map(([phase, time]) => `${phase} ${duration(time)}`).join(', '));
+    if (metadata.framing !== 'stretch') context.field('Images seen', framingInWords(metadata));
     context.field('Threshold', `${calibration.threshold.toPrecision(4)} (${calibration.rule})`);
     if (records) context.field('Categories', records.map(({ name, calibration: own }) => `${name} ${own.threshold.toPrecision(4)}`).join(', '));
     context.field('Model', `${out} (${byteSize(model.length)})`);
@@ -179,6 +187,7 @@ export async function trainModel(engine: Engine, encoder: EncoderWeights, catego
       threshold: calibration.threshold,
       calibration,
       ...(records && { categories: records }),
+      resize: metadata.resize, crop: metadata.crop, framing: metadata.framing, view: metadata.view,
       encoder: { name: encoder.name, sha256: encoder.sha256 },
       adapter: { name: engine.adapter.name, isSoftware: engine.adapter.isSoftware },
       imagesPerSecond: record.imagesPerSecond,
@@ -218,6 +227,25 @@ async function plusOptions(options: TrainingSettings, context: CommandContext): 
 /** What the options of ablations say, as `trainInspector` takes it. */
 export function detectorSettings({ method, prototypes, decoder, neighbourhood, residual = false, coherence, mining }: Pick<TrainingSettings, 'method' | 'prototypes' | 'decoder' | 'neighbourhood' | 'residual' | 'coherence' | 'mining'>) {
   return { method, numPrototypes: prototypes, decoder, neighbourhood, residual, coherence, mining };
+}
+
+/** Options that contradict each other are named as they were typed. */
+function checkSizes({ resize, crop = 392, keepAspect, tile, tilesPerImage, from: model }: TrainCommandOptions): void {
+  if (keepAspect && tile) throw new UsageError('--keep-aspect and --tile exclude each other: tiles are not distorted anyway.');
+  if (tile && resize !== undefined) throw new UsageError('--resize and --tile exclude each other: a tile becomes a --crop; --tile PIXELS says how large it is in the image.');
+  if (tilesPerImage !== undefined && !tile) throw new UsageError('--tiles-per-image is of --tile: add that.');
+  if (model !== undefined && (keepAspect || tile)) throw new UsageError(`${keepAspect ? '--keep-aspect' : '--tile'} is for training the detector; --from takes it as it is, and images as its model says.`);
+  if (resize === undefined || model !== undefined) return;
+  const [from, to] = [toSize(resize), toSize(crop)];
+  if (to.width > from.width || to.height > from.height) throw new UsageError(`--crop ${sizeInWords(crop)} does not fit into --resize ${sizeInWords(resize)}: give a smaller --crop.`);
+}
+
+function framingInWords({ framing, view, resize, crop, encoder }: ModelMetadata): string {
+  const { width, height } = toSize(crop);
+  const { patchSize } = encoder.architecture;
+  const grid = `${sizeInWords(crop)} (${width / patchSize} x ${height / patchSize} patches)`;
+  if (framing === 'tiles') return `in tiles of ${sizeInWords(view)} pixels, each at ${grid}`;
+  return `undistorted at ${grid}${sizeInWords(resize) === sizeInWords(crop) ? '' : `, the centre of ${sizeInWords(resize)}`}`;
 }
 
 /** Finds out now, not after hours of training, that the model can't be written. */
