@@ -82,8 +82,6 @@ export interface InspectorOptions {
    * threshold until one is set, hence no verdict and no regions.
    */
   readonly mode?: InspectionMode;
-  /** Of a model of several categories: the one whose threshold and heat scale are used. Default: the joint ones. Also settable later. */
-  readonly category?: string;
 }
 
 export type InspectionMode = 'trained' | 'zero-shot';
@@ -93,7 +91,7 @@ export class Inspector {
   readonly mode: InspectionMode;
   private readonly values: ReadonlyMap<string, Float32Array>;
   private readonly network: InspectionNetwork;
-  private currentThreshold: number;
+  private currentThreshold = NaN;
   private currentCategory: string | undefined;
 
   private constructor(metadata: ModelMetadata, values: ReadonlyMap<string, Float32Array>, network: InspectionNetwork, mode: InspectionMode) {
@@ -101,7 +99,7 @@ export class Inspector {
     this.values = values;
     this.network = network;
     this.mode = mode;
-    this.currentThreshold = mode === 'zero-shot' ? NaN : metadata.calibration.threshold;
+    this.category = undefined; // sets the threshold
   }
 
   /**
@@ -111,15 +109,12 @@ export class Inspector {
    */
   static async open(engine: Engine, model: Uint8Array, encoder: EncoderWeights, options: InspectorOptions = {}): Promise<Inspector> {
     const { metadata, config, values } = readModel(model, encoder, options.name);
-    const { batchSize = 1, precision, mode = 'trained', category } = options;
-    checkCategory(metadata, mode, category);
+    const { batchSize = 1, precision, mode = 'trained' } = options;
     if (mode === 'zero-shot' && !metadata.zeroShotCalibration) {
-      throw new UsageError(`${options.name ?? 'The model'} has no prototypes to compare an image with (${metadata.method === 'memory' ? 'it is a memory' : `its decoder is ${metadata.decoder}`}): zero-shot inspection needs a model that was trained with them.`);
+      throw new UsageError(`${options.name ?? 'The model'} has no prototypes: zero-shot inspection needs a model that was trained with them.`);
     }
     const network = await InspectionNetwork.create(engine, encoder, config, values, { ...metadata, batchSize, mode, ...(precision && { precision }) });
-    const inspector = new Inspector(metadata, values, network, mode);
-    inspector.category = category;
-    return inspector;
+    return new Inspector(metadata, values, network, mode);
   }
 
   /** What a model file says of itself; needs no GPU. @throws InputError */
@@ -127,16 +122,19 @@ export class Inspector {
     return readModelMetadata(model, name);
   }
 
-  /** The category whose calibration is used; undefined: the joint one. Setting it sets the threshold anew. @throws UsageError for one that the model does not know */
+  /**
+   * Of a model of several categories: the one whose threshold and heat scale are used; undefined: the joint ones. Setting it sets
+   * the threshold anew. In zero-shot inspection it changes nothing. @throws UsageError for one that the model does not know
+   */
   get category(): string | undefined {
     return this.currentCategory;
   }
 
   set category(name: string | undefined) {
-    checkCategory(this.metadata, this.mode, name);
+    const { threshold } = calibrationFor(this.metadata, name);
     this.currentCategory = name;
-    const { threshold } = this.metadata;
-    this.currentThreshold = this.mode === 'zero-shot' ? NaN : name === undefined && threshold !== undefined ? threshold : this.calibration.threshold;
+    // The joint one may have been set by the user, and kept.
+    if (this.mode !== 'zero-shot') this.currentThreshold = (name === undefined ? this.metadata.threshold : undefined) ?? threshold;
   }
 
   /** The calibration whose scale heat maps have; in zero-shot inspection that of the categories of training, see {@link ModelMetadata.zeroShotCalibration}. */
@@ -166,11 +164,6 @@ export class Inspector {
     return results.map((result, i) => this.judge(result, images[i]!, width * height));
   }
 
-  /** Numbers that were trained, or stored in a memory. */
-  get trainedValues(): number {
-    return [...this.values.values()].reduce((sum, { length }) => sum + length, 0);
-  }
-
   /** The model file's bytes, with the threshold as it is set now. */
   serialize(): Uint8Array {
     const { metadata, currentThreshold } = this;
@@ -195,11 +188,6 @@ export class Inspector {
   dispose(): void {
     this.network.dispose();
   }
-}
-
-function checkCategory(metadata: ModelMetadata, mode: InspectionMode, category: string | undefined): void {
-  if (mode === 'zero-shot' && category !== undefined) throw new UsageError(`Zero-shot inspection knows no categories: leave out ${category}.`);
-  calibrationFor(metadata, category);
 }
 
 /** Images through the network as the model's framing has it. */
@@ -326,11 +314,6 @@ export class InspectionNetwork {
       });
     }
     return results;
-  }
-
-  /** Submits made so far by the main plans. */
-  get submits(): number {
-    return this.executable.submits + (this.detailed?.submits ?? 0);
   }
 
   dispose(): void {

@@ -115,50 +115,36 @@ export function readModelMetadata(bytes: Uint8Array, name = 'model'): ModelMetad
   const { metadata } = readSafetensors(bytes, name);
   const text = metadata[metadataKey];
   if (text === undefined) {
-    throw new InputError(`${name}: a safetensors file, but not a model of inp-former: its metadata have no "${metadataKey}". Give a file that \`inp-former train\` wrote.`, { file: name });
+    throw new InputError(`${name}: a safetensors file, but not a model of inp-former: its metadata lack "${metadataKey}". Give a file that \`inp-former train\` wrote.`, { file: name });
   }
   let parsed: ModelMetadata;
   try {
     parsed = JSON.parse(text) as ModelMetadata;
-  } catch (cause) {
-    throw new InputError(`${name}: the model's metadata are damaged (${String(cause)}). Train the model again, or take a copy.`, { file: name, cause });
-  }
-  if (parsed?.version !== 1) throw new InputError(`${name}: the model file has version ${String(parsed?.version)}, this program reads version 1. Update inp-former.`, { file: name });
-  try {
-    configOf(parsed);
+    if (parsed?.version === 1) checkWhole(parsed);
   } catch (cause) {
     throw new InputError(`${name}: the model's metadata are damaged (${cause instanceof Error ? cause.message : String(cause)}). Train the model again, or take a copy.`, { file: name, cause });
   }
-  const { calibration, categories, taps, encoderGroups, decoderGroups, framing } = parsed;
-  const isWhole = hasSizes(parsed) && framings.includes(framing)
-    && isCalibration(calibration) && Number.isFinite(parsed.threshold ?? 0)
-    && (categories === undefined || (Array.isArray(categories) && categories.every((c) => typeof c?.name === 'string' && isCalibration(c.calibration)) && new Set(categories.map((c) => c.name)).size === categories.length))
-    && [taps, encoderGroups, decoderGroups].every(Array.isArray) && parsed.encoder.sha256;
-  if (!isWhole) {
-    throw new InputError(`${name}: the model's metadata are incomplete. Train the model again, or take a copy.`, { file: name });
-  }
+  if (parsed?.version !== 1) throw new InputError(`${name}: the model has version ${String(parsed?.version)}, this program reads 1. Update inp-former.`, { file: name });
   return parsed;
 }
 
-function isCalibration(calibration: Calibration | undefined): boolean {
-  return [calibration?.threshold, calibration?.pixelThreshold, calibration?.scaleLow, calibration?.scaleHigh].every(Number.isFinite);
+/** Throws whatever damaged metadata make it throw. */
+function checkWhole(metadata: ModelMetadata): void {
+  configOf(metadata);
+  const { taps, encoderGroups, decoderGroups, encoder, framing, threshold = 0, categories = [] } = metadata;
+  const [resize, crop] = [metadata.resize, metadata.crop, metadata.mapSize, metadata.view].map((size) => toSize(size)) as [ImageSize, ImageSize];
+  const isWhole = crop.width <= resize.width && crop.height <= resize.height && framings.includes(framing) && Number.isFinite(threshold)
+    && [metadata, ...categories].every(({ calibration: c }) => [c.threshold, c.pixelThreshold, c.scaleLow, c.scaleHigh].every(Number.isFinite))
+    && [taps, encoderGroups, decoderGroups].every(Array.isArray) && encoder.sha256;
+  if (!isWhole) throw new Error('incomplete');
 }
 
 /** The calibration of a category, or the joint one. @throws UsageError for a category that the model does not know */
-export function calibrationFor({ calibration, categories = [] }: ModelMetadata, category: string | undefined): Calibration {
-  if (category === undefined) return calibration;
-  const found = categories.find(({ name }) => name === category);
-  if (found) return found.calibration;
-  throw new UsageError(`The model has no category "${category}": ${categories.length === 0 ? 'it was trained on one kind of image; leave the category out' : `it knows ${categories.map(({ name }) => name).join(', ')}`}.`);
-}
-
-function hasSizes({ resize, crop, mapSize, view }: ModelMetadata): boolean {
-  try {
-    const [from, to] = [resize, crop, mapSize, view].map((size) => toSize(size)) as [ImageSize, ImageSize];
-    return to.width <= from.width && to.height <= from.height;
-  } catch {
-    return false;
-  }
+export function calibrationFor(metadata: ModelMetadata, category: string | undefined): Calibration {
+  const { categories = [] } = metadata;
+  const found = category === undefined ? metadata : categories.find(({ name }) => name === category);
+  if (!found) throw new UsageError(`The model knows ${categories.map(({ name }) => name).join(', ') || 'no categories'}, not ${category}.`);
+  return found.calibration;
 }
 
 /** Metadata and trained tensors, checked against each other and against the encoder. */

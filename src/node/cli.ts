@@ -164,7 +164,7 @@ Example:
     .requiredOption(...modelOption)
     .option('--out <dir>', 'folder for the heat maps', 'heatmaps')
     .option('--threshold <t>', 'score above which an image is defective, in place of the calibrated one', finiteNumber)
-    .option('--category <name>', 'what the images show: its threshold and heat scale, of a model that knows several categories')
+    .addOption(new Option('--category <name>', 'what the images show: its threshold and heat scale, of a model that knows several categories').conflicts('zeroShot'))
     .option(...zeroShotOption)
     .option(...tileOption)
     .addOption(overlapOption())

@@ -6,8 +6,10 @@ import type { ImageSource } from '../data/image.ts';
 import type { Engine } from '../engine.ts';
 import { UsageError } from '../errors.ts';
 import { evaluate, type Evaluation, type EvaluationSample } from '../evaluate/evaluate.ts';
+import { sizeOf } from '../graph/tensor.ts';
 import { groundTruth } from '../inspect/ground-truth.ts';
 import { detectorConfig } from '../model/config.ts';
+import { readSafetensors } from '../weights/safetensors.ts';
 import { trainInspector, type TrainOptions } from './train.ts';
 
 /** The settings that variants differ in. */
@@ -96,11 +98,16 @@ export async function* ablate(engine: Engine, { tests, variants, onTest, ...opti
       const evaluation = evaluate(samples);
       const [good, bad] = [evaluation.images - evaluation.defectiveImages, evaluation.defectiveImages];
       yield {
-        ...variant, evaluation, model, finalLoss: record.finalLoss, seconds: record.seconds, trainedValues: inspector.trainedValues,
+        ...variant, evaluation, model, finalLoss: record.finalLoss, seconds: record.seconds, trainedValues: countValues(model),
         falsePositiveRate: good > 0 ? flagged[0]! / good : null, missRate: bad > 0 ? 1 - flagged[1]! / bad : null,
       };
     } finally {
       inspector.dispose();
     }
   }
+}
+
+/** Numbers in a model file: trained, or stored in a memory. */
+function countValues(model: Uint8Array): number {
+  return [...readSafetensors(model).tensors.values()].reduce((sum, { shape }) => sum + sizeOf(shape), 0);
 }

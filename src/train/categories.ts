@@ -13,7 +13,8 @@ import type { CategoryRecord } from '../inspect/model-file.ts';
  * @param used images that were trained on
  * @throws InputError where a category that was trained on has no result
  */
-export function calibrateCategories(names: readonly string[], results: readonly (Pick<RawInspection, 'score' | 'map'> & ImageSource)[], used: readonly ImageSource[], about: Pick<CalibrationInput, 'heldOut' | 'what'>): CategoryRecord[] {
+export function calibrateCategories(results: readonly (Pick<RawInspection, 'score' | 'map'> & ImageSource)[], used: readonly ImageSource[], about: Pick<CalibrationInput, 'heldOut' | 'what'>): CategoryRecord[] {
+  const names = [...new Set(used.map(({ category }) => category))].filter((name) => name !== undefined);
   return names.map((name) => {
     const own = results.filter(({ category }) => category === name);
     if (own.length === 0) throw new InputError(`No calibration image of ${name} can be read, or none was given. Give each category at least one.`, { code: 'no-images' });

@@ -464,11 +464,10 @@ async function calibrateOn(
   const { calibrate, outlyingScores } = await import('../inspect/calibration.ts');
   const calibrated = (of: readonly Pick<RawInspection, 'score' | 'map'>[]) => calibrate({ scores: of.map((r) => r.score), maps: of.map((r) => r.map), ...about });
   const scores = results.map((r) => r.score);
-  const names = [...new Set(images.map(({ category }) => category))].filter((name) => name !== undefined);
   const zeroShots = results.flatMap(({ zeroShot }) => (zeroShot ? [zeroShot] : []));
   return {
     calibration: calibrated(results),
-    ...(names.length > 1 && { categories: (await import('./categories.ts')).calibrateCategories(names, results, images, about) }),
+    ...(images.some(({ category }) => category !== images[0]!.category) && { categories: (await import('./categories.ts')).calibrateCategories(results, images, about) }),
     ...(zeroShots.length > 0 && { zeroShotCalibration: calibrated(zeroShots) }),
     outliers: outlyingScores(scores).map((i) => ({ name: results[i]!.name, score: scores[i]! })),
     skippedImages,

@@ -43,9 +43,9 @@ vi.mock('../../src/inspect/inspector.ts', () => {
     readonly metadata: any;
     threshold = 0;
     private current: string | undefined;
-    constructor(metadata: any, category?: string) {
+    constructor(metadata: any) {
       this.metadata = metadata;
-      this.category = category;
+      this.category = undefined;
     }
     get calibration(): any {
       return calibrationFor(this.metadata, this.current);
@@ -64,8 +64,8 @@ vi.mock('../../src/inspect/inspector.ts', () => {
         throw new InputError(`${name}: not a model file.`, { file: name });
       }
     }
-    static async open(_engine: unknown, model: Uint8Array, _encoder: unknown, options: { category?: string }): Promise<Inspector> {
-      return new Inspector(Inspector.readMetadata(model), options.category);
+    static async open(_engine: unknown, model: Uint8Array): Promise<Inspector> {
+      return new Inspector(Inspector.readMetadata(model));
     }
     async inspect(image: RasterImage, options: any): Promise<object> {
       return (await this.inspectBatch([image], options))[0]!;
@@ -119,7 +119,7 @@ vi.mock('../../src/train/train.ts', async () => {
         encoder: { name: options.encoder.name, sha256: options.encoder.sha256, numHeads: options.encoder.architecture.numHeads },
         resize: options.resize, crop: options.crop, mapSize: MAP, framing: 'stretch', view: options.crop, count: options.numPrototypes,
         calibration: calibrate({ scores: maps.map((map) => Math.max(...map)), maps }),
-        ...(names.length > 1 && { categories: calibrateCategories(names, results, options.images, { heldOut: true }) }),
+        ...(names.length > 1 && { categories: calibrateCategories(results, options.images, { heldOut: true }) }),
         training: { images: options.images.length, steps: 2, batchSize: 4, seed: options.seed },
       };
       return {
@@ -395,7 +395,7 @@ describe('data sets of several categories', () => {
     expect((await inspect('bright')).json).toMatchObject({ category: 'bright', defective: 0 });
     expect((await inspect('dark')).json).toMatchObject({ threshold: dark.calibration.threshold, defective: 1 });
     const unknown = await inspect('blue');
-    expect([unknown.code, unknown.json.error.message]).toEqual([2, expect.stringContaining('it knows bright, dark')]);
+    expect([unknown.code, unknown.json.error.message]).toEqual([2, expect.stringContaining('knows bright, dark, not blue')]);
   });
 
   it('--setting single gives a model each, and leaves what is there; evaluate takes the folder', async () => {

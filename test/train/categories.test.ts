@@ -9,13 +9,13 @@ const result = (category: string, score: number) => ({ ...image('r', category), 
 test('each category is calibrated on its own images alone', () => {
   const results = [result('a', 0.1), result('b', 0.8), result('a', 0.12), result('b', 0.9)];
   const used = [image('1', 'a'), image('2', 'a'), image('3', 'b')];
-  const [a, b] = calibrateCategories(['a', 'b'], results, used, { heldOut: true });
+  const [a, b] = calibrateCategories(results, used, { heldOut: true });
   expect(a).toEqual({ name: 'a', images: 2, calibration: calibrate({ scores: [0.1, 0.12], maps: [results[0]!.map, results[2]!.map] }) });
   expect(b).toMatchObject({ name: 'b', images: 1, calibration: { count: 2 } });
   expect(b!.calibration.threshold).toBeGreaterThan(0.9);
 });
 
 test('a category without a calibration image is an error that names it', () => {
-  expect(() => calibrateCategories(['a', 'b'], [result('a', 0.1)], [image('1', 'a')], { heldOut: true })).toThrow(InputError);
-  expect(() => calibrateCategories(['a', 'b'], [result('a', 0.1)], [image('1', 'a')], { heldOut: true })).toThrow(/of b/);
+  expect(() => calibrateCategories([result('a', 0.1)], [image('1', 'a'), image('2', 'b')], { heldOut: true })).toThrow(InputError);
+  expect(() => calibrateCategories([result('a', 0.1)], [image('1', 'a'), image('2', 'b')], { heldOut: true })).toThrow(/of b/);
 });

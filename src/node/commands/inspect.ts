@@ -66,7 +66,8 @@ export async function inspect(given: readonly string[], options: InspectCommandO
   let prototypes: PrototypePictures | undefined;
   try {
     const batchSize = framing.tile ? options.batchSize : Math.min(options.batchSize, files.length);
-    const inspector = await Inspector.open(engine, bytes, encoder, { batchSize, name: model, precision: options.precision, ...(options.zeroShot && { mode: 'zero-shot' }), ...(category !== undefined && { category }) });
+    const inspector = await Inspector.open(engine, bytes, encoder, { batchSize, name: model, precision: options.precision, ...(options.zeroShot && { mode: 'zero-shot' }) });
+    inspector.category = category;
     const { calibration } = inspector;
     if (threshold !== undefined) inspector.threshold = threshold;
     if (Number.isNaN(inspector.threshold)) context.field('Threshold', 'none: zero-shot scores of things that the model does not know have no calibrated one; --threshold gives one');
