@@ -111,7 +111,7 @@ export class Inspector {
     const { metadata, config, values } = readModel(model, encoder, options.name);
     const { batchSize = 1, precision, mode = 'trained' } = options;
     if (mode === 'zero-shot' && !metadata.zeroShotCalibration) {
-      throw new UsageError(`${options.name ?? 'The model'} has no prototypes: zero-shot inspection needs a model that was trained with them.`);
+      throw new UsageError(`${options.name ?? 'The model'} has no prototypes to compare an image with (${metadata.method === 'memory' ? 'it is a memory' : `its decoder is ${metadata.decoder}`}): zero-shot inspection needs a model that was trained with them.`);
     }
     const network = await InspectionNetwork.create(engine, encoder, config, values, { ...metadata, batchSize, mode, ...(precision && { precision }) });
     return new Inspector(metadata, values, network, mode);
