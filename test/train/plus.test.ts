@@ -11,6 +11,9 @@ import { readSafetensors, tensorToFloat32 } from '../../src/weights/safetensors.
 import { testGpu } from '../support/gpu.ts';
 import { drawnImage, drawnSources, smallEncoder, unreadableSource } from '../support/small-encoder.ts';
 
+/** Whole trainings, of hundreds of kernels: minutes where the machine is busy. */
+const patience = 600_000;
+
 let engine: Engine | undefined;
 async function theEngine(): Promise<Engine> {
   engine ??= await Engine.create({ gpu: await testGpu() });
@@ -60,8 +63,8 @@ afterEach(() => {
   expect(engine?.context.allocatedBytes ?? 0).toBe(0);
 });
 
-describe('a model with a segmentation head', () => {
-  it('is trained in named phases, inspects with no further flag, and is the same for the same seed', async () => {
+describe('a model with a segmentation head', { timeout: patience }, () => {
+  it('is trained in named phases, and inspects with no further flag', async () => {
     const phases: string[] = [];
     const { inspector, model, record } = await train({}, { onProgress: ({ phase }) => { if (phases.at(-1) !== phase) phases.push(phase); } });
     first ??= Promise.resolve(model);
@@ -79,7 +82,6 @@ describe('a model with a segmentation head', () => {
     expect((await again.inspect(drawnImage('new'))).map).toEqual(map);
     again.dispose();
     inspector.dispose();
-    expect(hash(await modelOf(train({}, { seed: 2 })))).not.toBe(hash(model));
   });
 
   it('is the same stopped in either stage, and between them, and resumed', async () => {
@@ -111,7 +113,7 @@ describe('a model with a segmentation head', () => {
   });
 });
 
-describe('a model that is there already', () => {
+describe('a model that is there already', { timeout: patience }, () => {
   it('gets a head, and nothing else of it changes; or its head is trained on, with real defects', async () => {
     const base = await modelOf(train({}, { plus: undefined } as Partial<TrainOptions>));
     const withHead = await modelOf(train({ from: base }, { resize: undefined, crop: undefined } as Partial<TrainOptions>));
