@@ -305,7 +305,7 @@ describe('for everyone', () => {
         await app.giveFiles('Choose pictures', [pictures[1]!.path]);
         await app.page.waitForSelector('tbody tr', { timeout: minutes(3) });
       }
-      expect(await app.accessibilityProblems(), view).toEqual([]);
+      expect((await app.accessibilityProblems()).join('\n'), view).toBe('');
     }
   }, minutes(6));
 
@@ -374,6 +374,8 @@ describe('nothing leaves the device', () => {
   test('the policy refuses eval, inline script and style, and other hosts, in the page and in its worker', async () => {
     const attempts = async (): Promise<string[]> => {
       const allowed: string[] = [];
+      // In a task of the page's own: what the debugger calls may evaluate.
+      await new Promise((resolve) => { setTimeout(resolve); });
       await fetch('https://example.org/').then(() => allowed.push('another host'), () => undefined);
       try {
         // eslint-disable-next-line no-new-func
@@ -382,13 +384,12 @@ describe('nothing leaves the device', () => {
       return allowed;
     };
     const before = app.problems.length;
-    const script = `(${attempts.toString()})()`;
-    expect(await app.page.evaluate((source) => {
+    expect(await app.page.evaluate(() => {
       const element = document.createElement('script');
       element.textContent = 'globalThis.wasInline = true';
       document.head.append(element);
-      return [(globalThis as { wasInline?: boolean }).wasInline === true, source.length > 0];
-    }, script)).toEqual([false, true]);
+      return (globalThis as { wasInline?: boolean }).wasInline === true;
+    })).toBe(false);
     expect(await app.page.evaluate(attempts)).toEqual([]);
     expect(await app.page.workers()[0]!.evaluate(attempts)).toEqual([]);
     // What was refused is in the console; nothing else may be there.
@@ -397,7 +398,7 @@ describe('nothing leaves the device', () => {
   });
 
   test('the console has shown no error all the while', () => {
-    expect(app.problems).toEqual([]);
+    expect(app.problems.join('\n')).toBe('');
   });
 });
 

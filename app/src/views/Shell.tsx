@@ -33,6 +33,7 @@ export function Shell() {
         ))}
       </div>
       <main id="main" tabIndex={-1}>
+        <h1 class="sr-only">{titles[now]}</h1>
         {adapter.value.status === 'none' && <NoAdapter message={adapter.value.message} />}
         <Safely key={now}>{now === 'teach' ? <Teach /> : now === 'inspect' ? <Inspect /> : <Models />}</Safely>
       </main>

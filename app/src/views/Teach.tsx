@@ -39,7 +39,7 @@ export function Teach() {
 function Welcome() {
   return (
     <section class="welcome" aria-label="How it works">
-      <h1>Show it good parts. It finds the bad ones.</h1>
+      <h2 class="hero">Show it good parts. It finds the bad ones.</h2>
       <ol>
         <li><b>Teach</b> with pictures of good parts, from files or the camera. A few dozen are best, one is enough to begin.</li>
         <li><b>Train</b>: on this device, in seconds with a GPU, in minutes without.</li>
