@@ -1,5 +1,5 @@
 /** What concerns the whole page: which view is open, the adapter, the theme, and messages. */
-import { signal, effect } from '@preact/signals';
+import { computed, effect, signal } from '@preact/signals';
 import { engine, EngineError } from '../engine-client.ts';
 import type { AdapterInfo } from '../protocol.ts';
 
@@ -70,8 +70,14 @@ export function report(error: unknown): void {
 export const codeOf = (error: unknown): string | undefined =>
   error instanceof EngineError || (error instanceof Error && 'code' in error && typeof error.code === 'string') ? String((error as { code: unknown }).code) : undefined;
 
+const darkScheme = matchMedia('(prefers-color-scheme: dark)');
+const systemIsDark = signal(darkScheme.matches);
+darkScheme.addEventListener('change', ({ matches }) => { systemIsDark.value = matches; });
+
 export type Theme = 'system' | 'light' | 'dark';
 export const theme = signal<Theme>((['light', 'dark'] as const).find((name) => remembered('theme') === name) ?? 'system');
+/** What is drawn with the colours of the moment is drawn anew when this changes. */
+export const isDark = computed(() => (theme.value === 'system' ? systemIsDark.value : theme.value === 'dark'));
 effect(() => {
   document.documentElement.dataset['theme'] = theme.value;
   remember('theme', theme.value);

@@ -152,7 +152,7 @@ export function Live({ model }: { model: StoredModel }) {
         {frame ? <Verdict score={frame.measured.score} /> : failure === undefined && <p role="status">{state === 'opening' ? 'Opening the camera…' : 'Preparing the model…'}</p>}
         {gpuLost.value && <p class="note" role="status">The GPU was lost; getting it back…</p>}
         {hidden && <p class="note" role="status">It rests while this tab is hidden: browsers give hidden tabs no frames.</p>}
-        {frozen && <p class="note" role="status">Frozen. <button type="button" class="link" onClick={() => setFrozen(false)}>Go on</button> (space)</p>}
+        {frozen && <p class="note" role="status">Frozen. The space bar goes on.</p>}
         <div class="row">
           <button type="button" class="button" onClick={() => setFrozen(!frozen)} disabled={!frame}>{frozen ? 'Go on' : 'Freeze'}</button>
           <button type="button" class="button" onClick={keep} disabled={!frame}>Keep this frame</button>
@@ -163,7 +163,7 @@ export function Live({ model }: { model: StoredModel }) {
         <Opacity />
         <Histogram good={calibration.scores ?? []} inspected={frame ? [frame.measured.score] : []} threshold={threshold.value} calibrated={calibration.threshold} shown={frame?.measured.score} />
         <p class="muted small" data-done={frame?.done ?? 0} data-dropped={frame?.dropped ?? 0} data-gpu-bytes={frame?.gpuBytes ?? 0} id="live-rate">
-          {frame ? `${rate(frame.perSecond)} frames/s; ${frame.done} inspected, ${frame.dropped} dropped. ${megabytes(frame.gpuBytes)} of GPU memory.` : ''}
+          {frame ? `${frame.perSecond > 0 ? `${rate(frame.perSecond)} frames/s; ` : ''}${frame.done} inspected, ${frame.dropped} dropped. ${megabytes(frame.gpuBytes)} of GPU memory.` : ''}
         </p>
       </div>
     </section>

@@ -1,14 +1,14 @@
 /** The loss, live. The chart's library is fetched when the first training begins. */
 import { useEffect, useRef, useState } from 'preact/hooks';
 import type uPlot from 'uplot';
-import { theme } from '../state/app.ts';
+import { isDark } from '../state/app.ts';
 
 const height = 180;
 
 export function LossChart({ losses, steps }: { losses: readonly number[]; steps: number }) {
   const holder = useRef<HTMLDivElement>(null);
   const [chart, setChart] = useState<uPlot>();
-  const scheme = theme.value;
+  const scheme = isDark.value;
   useEffect(() => {
     let made: uPlot | undefined;
     let gone = false;
