@@ -132,6 +132,7 @@ export const watched = signal<Picture | undefined>(undefined);
 let qualityChosen = false;
 export function chooseQuality(next: Quality): void {
   qualityChosen = true;
+  own.value = {};
   quality.value = next;
 }
 effect(() => {
