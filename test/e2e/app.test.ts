@@ -63,7 +63,7 @@ async function beginTraining(name: string, { size, steps }: { size: number; step
   await app.click(`Train on ${parts} parts`);
 }
 
-const finished = async (name: string): Promise<void> => { await app.expectText(new RegExp(`“${name}” is ready`), minutes(15)); };
+const finished = async (name: string): Promise<void> => { await app.expectText(new RegExp(`“${name}” is ready`), minutes(6)); };
 
 const hashOf = async (name: string): Promise<string | undefined> => (await app.stored<{ name: string; file: string }>('models')).find((model) => model.name === name)?.file;
 
@@ -82,10 +82,10 @@ describe('teach, train, inspect', () => {
       new PerformanceObserver((list) => { globals.longTasks.push(...list.getEntries().map(({ duration }) => duration)); }).observe({ type: 'longtask' });
     });
     await beginTraining('Metal', { size: 112, steps: 40 });
-    await app.expectText(/Training: \d+ of 40 steps/, minutes(10));
+    await app.expectText(/Training: \d+ of 40 steps/, minutes(5));
     const longest = await app.longestTask(async () => {
-      await app.expectText(/After [1-9]\d* steps?\./, minutes(10));
-      await app.expectText(/Training: (1\d|2\d|3\d|40) of 40 steps/, minutes(10));
+      await app.expectText(/After [1-9]\d* steps?\./, minutes(5));
+      await app.expectText(/Training: (1\d|2\d|3\d|40) of 40 steps/, minutes(5));
     });
     await finished('Metal');
     const longTasks = await app.page.evaluate(() => (globalThis as unknown as { longTasks: number[] }).longTasks);
@@ -96,7 +96,7 @@ describe('teach, train, inspect', () => {
 
   test('good sample parts are good, defective ones are defective', async () => {
     await app.click('Inspect the sample parts');
-    await app.expectText(/\d+ defective of 15\b/, minutes(10));
+    await app.expectText(/\d+ defective of 15\b/, minutes(5));
     const results = await app.results();
     expect(results.map(({ name, verdict }) => `${name} ${verdict}`)).toEqual(results.map(({ name }) => `${name} ${name.startsWith('good') ? 'Good' : 'Defective'}`));
   }, minutes(11));
@@ -174,7 +174,7 @@ describe('what befalls a training', () => {
   const small = { size: 56, steps: 10 };
 
   const pausedAndSaved = async (): Promise<void> => {
-    await app.expectText(/Training: [3-9] of 10 steps/, minutes(10));
+    await app.expectText(/Training: [3-9] of 10 steps/, minutes(5));
     await app.click('Pause');
     await app.expectText(/Saved at step\s+\d+/, minutes(2));
   };
@@ -209,7 +209,7 @@ describe('what befalls a training', () => {
 
   test('cancelled, it can be gone on with or discarded', async () => {
     await beginTraining('Cancelled', small);
-    await app.expectText(/Training: \d+ of 10 steps/, minutes(10));
+    await app.expectText(/Training: \d+ of 10 steps/, minutes(5));
     await app.click('Cancel');
     await app.expectText(/A training was interrupted/, minutes(5));
     await app.click('Discard it');
@@ -222,13 +222,16 @@ describe('what befalls a training', () => {
     const origin = new URL(app.url).origin;
     const used = await app.page.evaluate(async () => (await navigator.storage.estimate()).usage!);
     await session.send('Storage.overrideQuotaForOrigin', { origin, quotaSize: used + 2000 });
-    // Chrome remembers for a while how much room there was.
-    for (let i = 0; i < 12 && !(await app.text()).includes('There is no room'); i++) {
-      await app.giveFiles('Choose pictures', [pictures[0]!.path]);
-      await new Promise((resolve) => setTimeout(resolve, 5000));
+    try {
+      // Chrome remembers for a while how much room there was.
+      for (let i = 0; i < 12 && !(await app.text()).includes('There is no room'); i++) {
+        await app.giveFiles('Choose pictures', [pictures[0]!.path]);
+        await new Promise((resolve) => setTimeout(resolve, 5000));
+      }
+      await app.expectText(/There is no room on this device to keep this part.*Delete models/, 1000);
+    } finally {
+      await session.send('Storage.overrideQuotaForOrigin', { origin });
     }
-    await app.expectText(/There is no room on this device to keep this part.*Delete models/, 1000);
-    await session.send('Storage.overrideQuotaForOrigin', { origin });
     await app.page.$$eval(`button[aria-label="Remove ${pictures[0]!.name}"]`, (buttons) => { for (const button of buttons) (button as HTMLButtonElement).click(); });
     await app.find('Train on 20 parts');
   }, minutes(3));
@@ -237,7 +240,7 @@ describe('what befalls a training', () => {
 describe('live', () => {
   /** Until the live view has inspected so many. */
   const framesDone = async (count: number): Promise<void> => {
-    for (const end = Date.now() + minutes(15); Number((await counters().catch(() => ({ done: '0' })))['done']) < count;) {
+    for (const end = Date.now() + minutes(6); Number((await counters().catch(() => ({ done: '0' })))['done']) < count;) {
       if (Date.now() > end) throw new Error(`Waited for ${count} frames; the page says:\n${await app.text()}`);
       await new Promise((resolve) => setTimeout(resolve, 500));
     }
@@ -369,7 +372,7 @@ test('of few pictures it learns by few-shot training, and says so', async () => 
   await app.giveFiles('Choose pictures', [pictures[0]!.path, pictures[0]!.path]);
   await app.expectText(/2 parts: this will be few-shot training/, minutes(1));
   await beginTraining('Few', { size: 56, steps: 3 }, 2);
-  await app.expectText(/Trained on 2 pictures in 44 views \(few-shot\), 3 steps/, minutes(15));
+  await app.expectText(/Trained on 2 pictures in 44 views \(few-shot\), 3 steps/, minutes(5));
 }, minutes(20));
 
 describe('nothing leaves the device', () => {

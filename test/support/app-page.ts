@@ -118,7 +118,7 @@ export class AppPage {
   }
 
   /** Waits until the page's text fits; a failure says what was there, messages of the page's included. */
-  async expectText(pattern: RegExp, timeout = 600_000): Promise<string> {
+  async expectText(pattern: RegExp, timeout = 120_000): Promise<string> {
     const end = Date.now() + timeout;
     for (;;) {
       const text = await this.text();
