@@ -95,10 +95,9 @@ async function run({ data, categories: only, settings: wanted, drawn, out, encod
       const job = setting.job(name, names, figures, (of) => join(out, 'defects', of));
       if (!job) continue;
       console.error(`\n${setting.title}: ${name}`);
-      const model = join(out, 'models', `${job.model}.safetensors`);
-      const training = await trainOnce(job, model, figures, encoder, category, command);
+      const training = await trainOnce(job, join(out, 'models'), figures, encoder, category, command);
       const started = performance.now();
-      const result = await command(['evaluate', '--model', model, '--data', category(name), ...job.evaluate]) as EvaluationMetrics & { images: number };
+      const result = await command(['evaluate', '--model', modelFile(job, join(out, 'models')), '--data', category(name), ...job.evaluate]) as EvaluationMetrics & { images: number };
       const cell: Cell = {
         setting: setting.id, title: setting.title, category: name, images: result.images,
         ...Object.fromEntries(METRIC_NAMES.map(([key]) => [key, result[key]])) as unknown as EvaluationMetrics,
@@ -114,14 +113,19 @@ async function run({ data, categories: only, settings: wanted, drawn, out, encod
   console.log(`\n${file}\n${join(out, 'accuracy.md')}`);
 }
 
-/** @returns seconds, 0 where the model was there */
-async function trainOnce(job: Job, model: string, { size, batchSize, seed }: { size: number; batchSize: number; seed: number }, encoder: string, category: (name: string) => string, command: (args: readonly string[]) => Promise<unknown>): Promise<number> {
+const modelFile = (job: Job, models: string): string => join(models, `${job.model}.safetensors`);
+
+/** @returns seconds, those of the model it goes on from included; 0 where it was there */
+async function trainOnce(job: Job, models: string, figures: { size: number; batchSize: number; seed: number }, encoder: string, category: (name: string) => string, command: (args: readonly string[]) => Promise<unknown>): Promise<number> {
+  const model = modelFile(job, models);
   if (existsSync(model)) return 0;
+  if (job.from) await trainOnce(job.from, models, figures, encoder, category, command);
+  const { size, batchSize, seed } = figures;
   const started = performance.now();
-  await mkdir(dirname(model), { recursive: true });
+  await mkdir(models, { recursive: true });
   await command([
     'train', ...job.trainOn.flatMap((name) => ['--data', category(name)]), '--out', model, '--encoder', encoder, '--resize', String(size), '--crop', String(size),
-    '--batch-size', String(batchSize), '--seed', String(seed), '--no-hold-out', ...job.train, ...(existsSync(`${model}.checkpoint`) ? ['--resume'] : []),
+    '--batch-size', String(batchSize), '--seed', String(seed), '--no-hold-out', ...(job.from ? ['--from', modelFile(job.from, models)] : []), ...job.train, ...(existsSync(`${model}.checkpoint`) ? ['--resume'] : []),
   ]);
   return (performance.now() - started) / 1000;
 }

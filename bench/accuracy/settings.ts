@@ -16,6 +16,8 @@ export interface Job {
   /** Categories that are trained on. */
   readonly trainOn: readonly string[];
   readonly train: readonly string[];
+  /** Trained first, and gone on from. */
+  readonly from?: Job;
   readonly evaluate: readonly string[];
 }
 
@@ -33,6 +35,16 @@ const single = (id: string, title: string, more: (category: string, defectsOf: (
 
 const plus = ({ headSteps }: Figures): string[] => ['--plus', ...(headSteps === undefined ? [] : ['--head-steps', String(headSteps)])];
 
+/** The head on a model that was trained without the other losses: what the head alone is worth. */
+const headOnBase = (id: string, title: string, more: (category: string, defectsOf: (category: string) => string) => readonly string[]): Setting => ({
+  id, title,
+  job: (category, all, figures, defectsOf) => ({
+    model: `${id}-${category}`, trainOn: [category], from: base.job(category, all, figures, defectsOf)!, train: [...plus(figures), ...more(category, defectsOf)], evaluate: [],
+  }),
+});
+
+const base = single('base', 'single-class', () => []);
+
 /** A memory is not trained, so that it takes no steps. */
 const memory: Setting = {
   id: 'memory-1', title: 'training-free memory, 1 shot',
@@ -43,9 +55,11 @@ const memory: Setting = {
 const other = (category: string, all: readonly string[]): string | undefined => (all.length < 2 ? undefined : all[(all.indexOf(category) + 1) % all.length]);
 
 export const settings: readonly Setting[] = [
-  single('base', 'single-class', () => []),
+  base,
   single('plus', 'INP-Former++', (_category, _defectsOf, figures) => plus(figures)),
   single('plus-defects', 'INP-Former++, 5 real defects', (category, defectsOf, figures) => [...plus(figures), '--defects', defectsOf(category)]),
+  headOnBase('head', 'single-class with the head of ++', () => []),
+  headOnBase('head-defects', 'single-class with the head, 5 real defects', (category, defectsOf) => ['--defects', defectsOf(category)]),
   single('shots-1', '1 shot', () => ['--shots', '1']),
   single('shots-2', '2 shots', () => ['--shots', '2']),
   single('shots-4', '4 shots', () => ['--shots', '4']),

@@ -19,9 +19,10 @@ describe('settings', () => {
   const jobs = (category: string, all: readonly string[]) => Object.fromEntries(settings.map((setting) => [setting.id, setting.job(category, all, { steps: 60, headSteps: 90, seed: 1 }, (of) => `defects/${of}`)]));
 
   test('have the flags of the command line, the same steps for each category, and share models', () => {
-    const { base, 'plus-defects': plusDefects, 'memory-1': memory, 'zero-shot': zero, 'no-prototypes': none, multi } = jobs('b', ['a', 'b']);
+    const { base, head, 'plus-defects': plusDefects, 'memory-1': memory, 'zero-shot': zero, 'no-prototypes': none, multi } = jobs('b', ['a', 'b']);
     expect(base).toEqual({ model: 'base-b', trainOn: ['b'], train: ['--steps', '60'], evaluate: [] });
     expect(plusDefects!.train).toEqual(['--steps', '60', '--plus', '--head-steps', '90', '--defects', 'defects/b']);
+    expect(head).toEqual({ model: 'head-b', trainOn: ['b'], from: base, train: ['--plus', '--head-steps', '90'], evaluate: [] });
     expect(memory!.train).toEqual(['--method', 'memory', '--shots', '1']);
     expect(zero).toEqual({ model: 'base-a', trainOn: ['a'], train: ['--steps', '60'], evaluate: ['--zero-shot'] });
     expect(none!.train).toEqual(['--steps', '60', '--decoder', 'self-attention']);
@@ -48,7 +49,7 @@ describe('the table', () => {
 
   test('says which claims hold and which go the other way', () => {
     expect(findings(table)).toEqual([
-      'holds          a: the head of INP-Former++ raises P-AP (0.500 and 0.300)',
+      'holds          a: INP-Former++ has a higher P-AP than INP-Former (0.500 and 0.300)',
       'THE OTHER WAY  b: multi-class loses at most 2 points of I-AUROC (0.670 and 0.700)',
     ]);
   });
