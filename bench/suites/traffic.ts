@@ -12,6 +12,17 @@ export interface Traffic {
 type Methods = Record<string, (...args: unknown[]) => unknown>;
 
 let watched: Traffic | undefined;
+let setCounting: (counts: boolean) => void = () => undefined;
+
+/** Runs with nothing around the dispatches, hundreds of calls inside the time of encoding; they are not counted. */
+export async function withoutCounting<T>(run: () => Promise<T>): Promise<T> {
+  setCounting(false);
+  try {
+    return await run();
+  } finally {
+    setCounting(true);
+  }
+}
 
 /** Starts counting; there is one count a realm. @param device any device of it */
 export function watchTraffic(device: GPUDevice): Traffic {
@@ -49,14 +60,15 @@ export function watchTraffic(device: GPUDevice): Traffic {
   return traffic;
 }
 
-/** Hundreds of calls a submit, inside the time of encoding: so with as little around them as can be. */
 function countDispatches(pass: GPUComputePassEncoder, traffic: Traffic): void {
   const prototype = Object.getPrototypeOf(pass) as Pick<GPUComputePassEncoder, 'dispatchWorkgroups'>;
   const original = prototype.dispatchWorkgroups;
-  prototype.dispatchWorkgroups = function counted(this: GPUComputePassEncoder, x: number, y?: number, z?: number) {
+  const counted = function (this: GPUComputePassEncoder, x: number, y?: number, z?: number) {
     traffic.dispatches++;
     return original.call(this, x, y, z);
   };
+  setCounting = (counts) => { prototype.dispatchWorkgroups = counts ? counted : original; };
+  setCounting(true);
 }
 
 /** Puts `wrapper` around a method of all objects like `instance`. */
