@@ -1,5 +1,6 @@
 // The command line's contract: exit codes, what goes to stdout and what to stderr, suggestions, and error texts. Nothing
 // here reaches the engine.
+import { readdirSync, readFileSync } from 'node:fs';
 import { mkdtemp, mkdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -50,6 +51,21 @@ describe('help', () => {
       expect(code).toBe(0);
       for (const name of names) expect(stdout, `${command} ${name}`).toContain(name);
     }
+  });
+
+  it('has no option that the documents leave out', async () => {
+    const documents = ['README.md', 'app/README.md', 'bench/README.md', ...readdirSync('docs').filter((name) => name.endsWith('.md')).map((name) => `docs/${name}`)].map((file) => readFileSync(file, 'utf8')).join('\n');
+    const { stdout: top } = await run('--help');
+    const commands = [...top.slice(top.indexOf('Commands:')).matchAll(/^ {2}([a-z]+) /gm)].map(([, name]) => name!).filter((name) => name !== 'help');
+    expect(commands.length).toBeGreaterThan(9);
+    const missing: string[] = [];
+    for (const command of commands) {
+      const { stdout } = await run(command, '--help');
+      const options = [...stdout.matchAll(/^ +(?:-\w, )?(--[a-z][a-z-]*)/gm)].map(([, name]) => name!).filter((name) => name !== '--help');
+      expect(options.length, command).toBeGreaterThan(0);
+      missing.push(...options.filter((name) => !new RegExp(`${name}(?![a-z-])`).test(documents)).map((name) => `${command} ${name}`));
+    }
+    expect(missing).toEqual([]);
   });
 
   it('prints the version', async () => {
