@@ -86,7 +86,7 @@ function cpuVariant(shape: AttentionShape, rows: number, others: number, most: {
 export function forwardVariant(shape: AttentionShape, target: Target): AttentionVariant {
   const { heads, headSize, queries, keys } = shape;
   if (target.family !== 'gpu') {
-    const variant = cpuVariant({ ...shape, batch: 1 }, queries, keys, keys < 128 ? { rows: 2, block: 4 } : { rows: 8, block: 8 }, target);
+    const variant = cpuVariant({ ...shape, batch: 1 }, queries, keys, keys < 128 ? { rows: queries < 16 ? 1 : 2, block: 4 } : { rows: 8, block: 8 }, target);
     // Among few keys the attention is a small part of the work, and a kernel that compiles in a third of the time gains more:
     // few rows, and blocks without a rest, whose body would be compiled again.
     return keys > 8 && keys < 128 ? { ...variant, block: [5, 4, 3].find((size) => keys % size === 0) ?? 4 } : variant;

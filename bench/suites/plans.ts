@@ -13,6 +13,7 @@ import { stableAdamWSchedule } from '../../src/ops/index.ts';
 import { planTrainingStep, TrainingStep } from '../../src/train/step.ts';
 import { compileFor, type Runner } from './bench.ts';
 import { mapSize, type LoadedModel } from './models.ts';
+import type { EncoderWeights } from '../../src/weights/encoder.ts';
 
 export interface InspectionPlan {
   readonly network: InspectionNetwork;
@@ -27,7 +28,7 @@ export interface InspectionOptions {
   readonly precision?: Precision;
 }
 
-export async function prepareInspection(runner: Runner, { config, encoder, trained, case: { crop } }: Pick<LoadedModel, 'config' | 'encoder' | 'trained' | 'case'>, { batchSize, precision = 'f32' }: InspectionOptions): Promise<InspectionPlan> {
+export async function prepareInspection(runner: Runner, { config, encoder, trained, case: { crop } }: Pick<LoadedModel, 'config' | 'trained' | 'case'> & { encoder: EncoderWeights | Promise<EncoderWeights> }, { batchSize, precision = 'f32' }: InspectionOptions): Promise<InspectionPlan> {
   if (runner.tune) {
     const { map, score } = inspectionGraph(imagesLeaf(batchSize, config.crop), config, mapSize, precision).scoring;
     await compileFor(runner, { map, score });

@@ -58,8 +58,7 @@ export class Executable {
         throw new UsageError(`Parameter ${name} of shape [${spec.shape.join(', ')}] needs ${dataBytesOf(spec)} bytes, ${bound.bytes} are bound.`);
       }
     }
-    const compiling = Promise.all(plan.dispatches.map((d) => context.pipelines.get(d.kernel, d.bindings.map((b) => b.access))));
-    compiling.catch(() => undefined);
+    const compiling = Executable.startCompiling(context, plan);
     const slabs = await context.createBuffers('slab', plan.slabs, Usage.STORAGE | Usage.COPY_SRC | Usage.COPY_DST);
     let constants: DeviceMemory | undefined;
     try {
@@ -73,6 +72,13 @@ export class Executable {
       constants?.dispose();
       throw error;
     }
+  }
+
+  /** Has the plan's pipelines compiled, for a later {@link prepare}, which also tells what does not compile. */
+  static startCompiling(context: GpuContext, plan: Plan): Promise<CompiledKernel[]> {
+    const compiling = Promise.all(plan.dispatches.map((d) => context.pipelines.get(d.kernel, d.bindings.map((b) => b.access))));
+    compiling.catch(() => undefined);
+    return compiling;
   }
 
   private static async bind(

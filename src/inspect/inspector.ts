@@ -20,7 +20,7 @@ import type { Scoring } from '../model/scoring.ts';
 import type { EncoderWeights } from '../weights/encoder.ts';
 import type { Calibration } from './calibration.ts';
 import { inspectViews, type FramedInspection, type FramedModel } from './framed.ts';
-import { calibrationFor, readModel, readModelMetadata, writeModel, type ModelMetadata } from './model-file.ts';
+import { calibrationFor, checkEncoder, readModel, readModelMetadata, writeModel, type ModelMetadata } from './model-file.ts';
 import { localLevels, regionLevel } from './pixel-level.ts';
 import type { PrototypeView, TokenOutputs } from './prototype-view.ts';
 import { findRegions, type Box, type DefectRegion, type MapPlacement } from './regions.ts';
@@ -104,16 +104,21 @@ export class Inspector {
 
   /**
    * @param model the bytes of a model file
-   * @param encoder the encoder that it was trained on
+   * @param encoder the encoder that it was trained on; while a promise of it is pending, the pipelines are compiled
    * @throws InputError (damaged or foreign file), EncoderMismatchError, AllocationError, KernelError
    */
-  static async open(engine: Engine, model: Uint8Array, encoder: EncoderWeights, options: InspectorOptions = {}): Promise<Inspector> {
-    const { metadata, config, values } = readModel(model, encoder, options.name);
+  static async open(engine: Engine, model: Uint8Array, encoder: EncoderWeights | Promise<EncoderWeights>, options: InspectorOptions = {}): Promise<Inspector> {
+    const { metadata, config, values } = readModel(model, undefined, options.name);
+    const checked = Promise.resolve(encoder).then((weights) => {
+      checkEncoder(metadata, weights, options.name);
+      return weights;
+    });
+    checked.catch(() => undefined); // told where it is awaited, after the pipelines' start
     const { batchSize = 1, precision, mode = 'trained' } = options;
     if (mode === 'zero-shot' && !metadata.zeroShotCalibration) {
       throw new UsageError(`${options.name ?? 'The model'} has no prototypes to compare an image with (${metadata.method === 'memory' ? 'it is a memory' : `its decoder is ${metadata.decoder}`}): zero-shot inspection needs a model that was trained with them.`);
     }
-    const network = await InspectionNetwork.create(engine, encoder, config, values, { ...metadata, batchSize, mode, ...(precision && { precision }) });
+    const network = await InspectionNetwork.create(engine, checked, config, values, { ...metadata, batchSize, mode, ...(precision && { precision }) });
     return new Inspector(metadata, values, network, mode);
   }
 
@@ -240,7 +245,7 @@ export class InspectionNetwork {
   }
 
   static async create(
-    engine: Engine, encoder: EncoderWeights, config: DetectorConfig, values: ReadonlyMap<string, Float32Array>,
+    engine: Engine, encoder: EncoderWeights | Promise<EncoderWeights>, config: DetectorConfig, values: ReadonlyMap<string, Float32Array>,
     options: { resize: Size; mapSize: Size; batchSize: number; precision?: Precision; mode?: InspectionMode | 'both' },
   ): Promise<InspectionNetwork> {
     const { context } = engine;
@@ -256,10 +261,11 @@ export class InspectionNetwork {
       return compile({ target: context.target, outputs: { ...detectorOutputs(graph, config, mapSize, mode), ...details?.(graph) } });
     };
     const plan = planned();
+    void Executable.startCompiling(context, plan);
     const stage = await ImageStage.create(context, { resize: toSize(resize), crop: config.crop, batchSize });
     const memories: DeviceMemory[] = [];
     try {
-      memories.push(await uploadEncoder(context, encoder, config, precision), await uploadTrainables(context, values, config, precision));
+      memories.push(await uploadEncoder(context, await encoder, config, precision), await uploadTrainables(context, values, config, precision));
       const parameters = new Map([...stage.tensors, ...memories.flatMap((m) => [...m.tensors])]);
       const executable = await Executable.prepare(context, plan, parameters);
       return new InspectionNetwork(config, stage, executable, async () => {

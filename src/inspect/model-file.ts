@@ -147,14 +147,19 @@ export function calibrationFor(metadata: ModelMetadata, category: string | undef
   return found.calibration;
 }
 
-/** Metadata and trained tensors, checked against each other and against the encoder. */
-export function readModel(bytes: Uint8Array, encoder: EncoderWeights, name = 'model'): { metadata: ModelMetadata; config: DetectorConfig; values: Map<string, Float32Array> } {
-  const metadata = readModelMetadata(bytes, name);
+/** @throws EncoderMismatchError for another encoder than the model was trained on */
+export function checkEncoder(metadata: ModelMetadata, encoder: EncoderWeights, name = 'model'): void {
   if (metadata.encoder.sha256 !== encoder.sha256) {
     throw new EncoderMismatchError(
       `${name} was trained on the encoder ${metadata.encoder.name} (sha256 ${metadata.encoder.sha256.slice(0, 12)}…), but ${encoder.name} (sha256 ${encoder.sha256.slice(0, 12)}…) was given: with another encoder its scores mean nothing. Give the same encoder file.`,
     );
   }
+}
+
+/** Metadata and trained tensors, checked against each other and, where it is at hand already, against the encoder. */
+export function readModel(bytes: Uint8Array, encoder: EncoderWeights | undefined, name = 'model'): { metadata: ModelMetadata; config: DetectorConfig; values: Map<string, Float32Array> } {
+  const metadata = readModelMetadata(bytes, name);
+  if (encoder) checkEncoder(metadata, encoder, name);
   const config = configOf(metadata);
   const { tensors } = readSafetensors(bytes, name);
   const values = new Map<string, Float32Array>();

@@ -163,6 +163,8 @@ describe('a model', () => {
     expect(context.allocatedBytes).toBe(before);
     await expect(inspector.inspect(images[0]!)).rejects.toThrow(UsageError);
     await expect(Inspector.open(engine, model, await smallEncoder('other'))).rejects.toThrow(EncoderMismatchError);
+    await expect(Inspector.open(engine, model, smallEncoder('other'))).rejects.toThrow(EncoderMismatchError);
+    await expect(Inspector.open(engine, model, Promise.reject(new InputError('No such file.')))).rejects.toThrow('No such file.');
     await expect(open(0)).rejects.toThrow(UsageError);
     await expect(Inspector.open(engine, model.slice(0, 3000), encoder, { name: 'part' })).rejects.toThrow(/part/);
     const incomplete = { ...encoder, tensors: new Map([...encoder.tensors].slice(0, -1)) };

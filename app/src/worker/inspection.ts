@@ -29,7 +29,7 @@ export function closeInspector(): void {
 async function openInspector(modelId: string, engine: Engine): Promise<Inspector> {
   const model = await storage.model(modelId);
   if (!model) throw new InputError('This model is no longer on this device: choose another one under Models.');
-  return Inspector.open(engine, new Uint8Array(await model.file.arrayBuffer()), await encoderOf(model.metadata), { name: model.name });
+  return Inspector.open(engine, new Uint8Array(await model.file.arrayBuffer()), encoderOf(model.metadata), { name: model.name });
 }
 
 async function measure(modelId: string, raster: RasterImage): Promise<Measured> {
