@@ -76,6 +76,7 @@ export class Engine {
     return (await import('./ops/measure-speed.ts')).measureSpeed(this.context);
   }
 
+  /** Frees all GPU memory of this engine, its inspectors' too. A device of the program's own stays as it was given. */
   dispose(): void {
     this.context.dispose();
   }

@@ -32,13 +32,14 @@ export { planReport, type PlanReport, type PlanReportOptions } from './train/pla
 // Images and encoders
 export { sizeInWords, toSize, type Size } from './data/preprocess.ts';
 export { checkRasterImage, rasterFromFloats, type ImageSource, type ImageView, type RasterImage } from './data/image.ts';
-export { loadEncoderWeights, type EncoderArchitecture, type EncoderWeights } from './weights/encoder.ts';
+export { loadEncoderWeights, type EncoderArchitecture, type EncoderWeights, type LoadEncoderOptions } from './weights/encoder.ts';
 export { encoderCatalog, findEncoder, type EncoderEntry } from './weights/catalog.ts';
 export type { Precision } from './model/parameters.ts';
 export { detectorConfig, type DecoderKind, type DetectorConfig, type DetectorOptions, type Method } from './model/config.ts';
 
 // The engine itself, for graphs and kernels of one's own
 export * as ops from './ops/index.ts';
+export { definePointwise, type PointwiseDefinition } from './ops/pointwise.ts';
 export { apply, constant, input, parameter, scope, Tensor, type DataType, type Shape, type TensorData, type TensorSpec } from './graph/tensor.ts';
 export type { Binding, Dispatch, Epilogue, GradientContext, KernelContext, Operation } from './graph/operation.ts';
 export { differentiate } from './graph/autograd.ts';

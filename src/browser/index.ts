@@ -1,8 +1,9 @@
-/** What a page adds to the core: `navigator.gpu`, and decoding by the browser. */
+/** What a page, or a worker of it, adds to the core: `navigator.gpu`, decoding by the browser, and encoders by fetch. */
 import { Engine } from '../engine.ts';
 import type { TuningStore } from '../graph/autotune.ts';
 import type { RasterImage, ImageSource } from '../data/image.ts';
-import { AdapterError, InputError } from '../errors.ts';
+import { AbortedError, AdapterError, InputError, WeightsError } from '../errors.ts';
+import { loadEncoderWeights, type EncoderWeights, type LoadEncoderOptions } from '../weights/encoder.ts';
 
 export * from '../index.ts';
 
@@ -64,4 +65,35 @@ export async function decodeImageBlob(blob: Blob, name = 'image'): Promise<Raste
 
 export function imageBlobSource(blob: Blob, name: string): ImageSource {
   return { name, load: () => decodeImageBlob(blob, name) };
+}
+
+/** The picture, opaque or as it is, for a canvas's `putImageData`. */
+export function toImageData({ width, height, channels, data }: RasterImage): ImageData {
+  const pixels = new ImageData(width, height);
+  if (channels === 4) pixels.data.set(data);
+  else {
+    for (let i = 0; i < width * height; i++) {
+      for (let c = 0; c < 4; c++) pixels.data[4 * i + c] = c === 3 ? 255 : data[channels * i + (channels === 1 ? 0 : c)]!;
+    }
+  }
+  return pixels;
+}
+
+/**
+ * An encoder from a safetensors file of the page's server. The package's own is `inp-former-webgpu/weights/tiny.safetensors`.
+ * @param options.signal stops the download
+ * @throws WeightsError (`weights-download`), InputError (not an encoder), AbortedError
+ */
+export async function fetchEncoder(url: string | URL, { signal, ...options }: LoadEncoderOptions & { readonly signal?: AbortSignal } = {}): Promise<EncoderWeights> {
+  const name = options.name ?? String(url).replace(/[?#].*$/, '').replace(/^.*\//, '').replace(/\.safetensors$/, '');
+  let bytes: ArrayBuffer;
+  try {
+    const response = await fetch(url, { signal: signal ?? null });
+    if (!response.ok) throw new Error(`the server answered ${response.status}`);
+    bytes = await response.arrayBuffer();
+  } catch (cause) {
+    if (signal?.aborted) throw new AbortedError(`The download of the encoder ${name} was stopped.`);
+    throw new WeightsError('weights-download', `The encoder ${name} can't be loaded from ${String(url)}: ${cause instanceof Error ? cause.message : String(cause)}. Check the address, and that the page's policy (connect-src) allows it.`, { cause });
+  }
+  return loadEncoderWeights(new Uint8Array(bytes), { ...options, name, file: options.file ?? String(url) });
 }

@@ -57,14 +57,16 @@ export class GpuContext {
       this.failure = new DeviceLostError(info.reason, `The GPU device was lost (${info.reason}): ${info.message || 'no details'}. ${lossAdvice(info.reason)}`);
       for (const listener of this.lossListeners) listener(this.failure as DeviceLostError);
     });
-    device.addEventListener('uncapturederror', (event) => {
-      const { error } = event as GPUUncapturedErrorEvent;
-      // Node has no global error classes of WebGPU: tell them apart by the constructor's name.
-      this.failure ??= error.constructor.name === 'GPUOutOfMemoryError'
-        ? new AllocationError(`The GPU is out of memory: ${error.message}`)
-        : new KernelError('(unknown)', `WebGPU reported an error: ${error.message}`);
-    });
+    device.addEventListener('uncapturederror', this.onUncapturedError);
   }
+
+  private readonly onUncapturedError = (event: Event): void => {
+    const { error } = event as GPUUncapturedErrorEvent;
+    // Node has no global error classes of WebGPU: tell them apart by the constructor's name.
+    this.failure ??= error.constructor.name === 'GPUOutOfMemoryError'
+      ? new AllocationError(`The GPU is out of memory: ${error.message}`)
+      : new KernelError('(unknown)', `WebGPU reported an error: ${error.message}`);
+  };
 
   /** @throws AdapterError where there is no adapter, or none that gives a device. */
   static async acquire(options: AcquireOptions): Promise<GpuContext> {
@@ -174,8 +176,11 @@ export class GpuContext {
     return copy;
   }
 
+  /** Destroys the device, or, where that is the program's own, all that was made on it. */
   dispose(): void {
-    if (this.ownsDevice) this.device.destroy();
+    if (this.ownsDevice) return this.device.destroy();
+    this.device.removeEventListener('uncapturederror', this.onUncapturedError);
+    for (const buffer of this.live) this.destroyBuffer(buffer);
   }
 }
 

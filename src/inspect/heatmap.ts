@@ -72,6 +72,7 @@ export function colorize(map: Float32Array, width: number, height: number, scale
   return pixels;
 }
 
+/** An inspection is one, too. */
 export interface OverlayOptions {
   readonly mapWidth: number;
   readonly mapHeight: number;

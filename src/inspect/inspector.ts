@@ -20,6 +20,7 @@ import type { Scoring } from '../model/scoring.ts';
 import type { EncoderWeights } from '../weights/encoder.ts';
 import type { Calibration } from './calibration.ts';
 import { inspectViews, type FramedInspection, type FramedModel } from './framed.ts';
+import type { HeatScale } from './heatmap.ts';
 import { calibrationFor, checkEncoder, readModel, readModelMetadata, writeModel, type ModelMetadata } from './model-file.ts';
 import { localLevels, regionLevel } from './pixel-level.ts';
 import type { PrototypeView, TokenOutputs } from './prototype-view.ts';
@@ -39,6 +40,8 @@ export interface Inspection {
   readonly mapHeight: number;
   /** Where the map lies in the image. */
   readonly placement: MapPlacement;
+  /** What heat maps of this model are coloured on: fixed by its calibration. `overlay(image, map, inspection)` draws one. */
+  readonly scale: HeatScale;
   /** 1 where the map is above the pixel threshold and above half of its peak (see `regionLevel`), specks left out. */
   readonly mask: Uint8Array;
   /** Connected regions of the mask, hottest first, in map and in source pixels. */
@@ -187,7 +190,8 @@ export class Inspector {
         ? localLevels(map, mapWidth, mapHeight, calibration, threshold)
         : regionLevel(map, calibration, threshold);
     const { mask, regions } = findRegions(map, level, { ...inspection, viewArea: Math.min(viewArea, map.length), sourceWidth: image.width, sourceHeight: image.height });
-    return { ...inspection, threshold, verdict: !isJudged ? 'unjudged' : score > threshold ? 'defective' : 'good', mask, regions };
+    const scale = { low: calibration.scaleLow, high: calibration.scaleHigh };
+    return { ...inspection, scale, threshold, verdict: !isJudged ? 'unjudged' : score > threshold ? 'defective' : 'good', mask, regions };
   }
 
   dispose(): void {

@@ -165,7 +165,7 @@ async function runTexture(texture: string, out: string, engine: Engine, encoder:
       const mask = truth && preprocessMask(truth, { resize: RESIZE, crop: CROP, mapSize: { width: mapWidth, height: mapHeight } });
       samples.push({ name: file, score, label, map, width: mapWidth, height: mapHeight, ...(mask && { mask }) });
       outcomes.push({ file, score, defect, label, flagged: verdict === 'defective' });
-      const heatmap = overlayOf(image, inspection, metadata, mask ? [{ mask, colour: TRUTH_OUTLINE }] : []);
+      const heatmap = overlayOf(image, inspection, mask ? [{ mask, colour: TRUTH_OUTLINE }] : []);
       const heatmapFile = join(out, 'heatmaps', texture, path.slice('test/'.length));
       await mkdir(dirname(heatmapFile), { recursive: true });
       await writeFileAtomic(heatmapFile, await encodePng(heatmap));

@@ -109,7 +109,7 @@ export async function evaluateCategory(inspector: Inspector, category: OpenCateg
         ...outcome, category: name, threshold, margin,
         source: await thumbnail(image, PICTURE_SIZE),
         // Found regions are outlined where the verdict is defective; of a miss, only the truth is.
-        overlay: await thumbnail(overlayOf(image, inspection, { calibration }, mask ? [{ mask, colour: TRUTH_OUTLINE }] : []), PICTURE_SIZE),
+        overlay: await thumbnail(overlayOf(image, inspection, mask ? [{ mask, colour: TRUTH_OUTLINE }] : []), PICTURE_SIZE),
       });
       mistakes = mistakes.sort((a, b) => b.margin - a.margin).slice(0, mostMistakes);
     }

@@ -12,5 +12,6 @@ export { createGpu, noAdapterAdvice, type AdapterChoice } from './adapter.ts';
 export { decodeImageFile, encodePng, imageFileSource } from './images.ts';
 export { listFolder } from './folders.ts';
 export { readFileChecked, writeFileAtomic } from './files.ts';
+export { openInspector, resolveEncoderOf } from './encoder-of-model.ts';
 export { resolveEncoder, type ResolveEncoderOptions } from './encoder-store.ts';
 export { openSpillFile } from './spill.ts';

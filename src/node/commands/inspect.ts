@@ -89,7 +89,7 @@ export async function inspect(given: readonly string[], options: InspectCommandO
       for (const [i, inspection] of inspections.entries()) {
         const { file, image } = images[i]!;
         const heatmap = join(out, names.get(file)!);
-        await writeFileAtomic(heatmap, await encodePng(overlayOf(image, inspection, { ...metadata, calibration })));
+        await writeFileAtomic(heatmap, await encodePng(overlayOf(image, inspection)));
         if (inspection.verdict === 'defective') defective++;
         context.say(`${inspection.score.toFixed(4).padStart(8)}  ${verdictWords[inspection.verdict].padEnd(9)}  ${file}${regionsInWords(inspection)}`);
         results.push({
@@ -145,13 +145,12 @@ const verdictWords = { good: 'good', defective: 'DEFECTIVE', unjudged: '-' } as 
 /** The overlay that people see: heat on the calibration's fixed scale, found regions outlined where the verdict is defective. */
 export function overlayOf(
   image: RasterImage,
-  { map, mapWidth, mapHeight, placement, mask, verdict }: Inspection,
-  { calibration }: { calibration: { scaleLow: number; scaleHigh: number } },
+  inspection: Inspection,
   moreOutlines: readonly { mask: Uint8Array; colour: readonly [number, number, number] }[] = [],
 ): RasterImage {
+  const { map, mask, verdict } = inspection;
   return overlay(image, map, {
-    mapWidth, mapHeight, placement,
-    scale: { low: calibration.scaleLow, high: calibration.scaleHigh },
+    ...inspection,
     outlines: [...moreOutlines, ...(verdict === 'defective' ? [{ mask, colour: FOUND_OUTLINE }] : [])],
   });
 }

@@ -8,7 +8,6 @@ import type { RasterImage } from '../../data/image.ts';
 import { resizeAntialiased } from '../../data/resample.ts';
 import { withoutAlpha } from '../../data/preprocess.ts';
 import type { Engine } from '../../engine.ts';
-import type { Calibration } from '../../inspect/calibration.ts';
 import { Inspector, type Inspection, type InspectOptions } from '../../inspect/inspector.ts';
 import {
   comparePartitions, drawGroup, drawPrototypes, drawSimilarity, partnerColours, prototypeColour, prototypesInUse, prototypeViews, similarityScale, summarizePrototypes,
@@ -42,7 +41,7 @@ export interface PrototypePicturesOptions {
   readonly out: string;
   readonly precision: Precision;
   /** The heat map over its image. */
-  readonly overlayOf: (image: RasterImage, inspection: Inspection, model: { readonly calibration: Calibration }) => RasterImage;
+  readonly overlayOf: (image: RasterImage, inspection: Inspection) => RasterImage;
 }
 
 /** What programs get of an image's prototypes. */
@@ -113,19 +112,18 @@ export class PrototypePictures {
     };
   }
 
-  private show(image: RasterImage, inspection: Inspection, first: Inspection, { name, inspector }: ShownModel) {
+  private show(image: RasterImage, inspection: Inspection, first: Inspection, { name }: ShownModel) {
     const views = prototypeViews(inspection);
     const [view, firstView] = [views[0]!, prototypeViews(first)[0]!];
     // Tiles have prototypes of their own each: there is no one partition to compare.
     const comparison: PartitionComparison | undefined = inspection === first || inspection.tiles ? undefined : comparePartitions(firstView, view);
     const colour = comparison ? partnerColours(comparison, firstView.count) : prototypeColour;
     const range = similarityScale(views);
-    const { calibration } = inspector;
-    const scale = { low: calibration.scaleLow, high: calibration.scaleHigh };
+    const { scale } = inspection;
     const options = { size: pictureSize, colour };
     return {
       pictures: {
-        heatmap: scaled(this.options.overlayOf(image, inspection, { calibration })),
+        heatmap: scaled(this.options.overlayOf(image, inspection)),
         prototypes: drawPrototypes(image, views, options),
         groups: view.groups.map((_, g) => drawGroup(image, views, g, { ...options, scale })),
         similarities: Array.from({ length: view.count }, (_, m) => withBar(drawSimilarity(image, views, m, { ...options, scale: range }), colour(m))),
