@@ -41,7 +41,7 @@ describe('acquiring', () => {
       .rejects.toMatchObject({ code: 'no-adapter', message: expect.stringContaining('no device today') });
   });
 
-  it('uses an embedder\'s device and leaves it alive', async () => {
+  it('uses an embedder\'s device, takes from it what it made there, and leaves it alive', async () => {
     const adapter = await (await testGpu()).requestAdapter();
     const device = await adapter!.requestDevice();
     const destroy = vi.spyOn(device, 'destroy');
@@ -49,8 +49,9 @@ describe('acquiring', () => {
     expect(engine.context.device).toBe(device);
     const executable = await prepareGelu(engine.context);
     const first = await executable.run({ x });
-    executable.dispose();
+    expect(engine.context.allocatedBytes).toBeGreaterThan(0);
     engine.dispose();
+    expect(engine.context.allocatedBytes).toBe(0);
     expect(destroy).not.toHaveBeenCalled();
     const again = await Engine.create({ device });
     const second = await prepareGelu(again.context);
