@@ -22,7 +22,9 @@ export async function openInspector(
   engine: Engine, modelFile: string, { encoder, ...options }: InspectorOptions & { readonly encoder?: EncoderWeights } = {},
 ): Promise<Inspector> {
   const model = await readFileChecked(modelFile);
-  return Inspector.open(engine, model, encoder ?? await resolveEncoderOf(Inspector.readMetadata(model, modelFile)), { name: modelFile, ...options });
+  const weights = Promise.resolve(encoder ?? resolveEncoderOf(Inspector.readMetadata(model, modelFile)));
+  weights.catch(() => undefined); // told by what follows, or else a damaged model is what is told
+  return Inspector.open(engine, model, weights, { name: modelFile, ...options });
 }
 
 /**

@@ -217,11 +217,11 @@ describe('in headless Chrome, the page example', { timeout: 300_000 }, () => {
     server?.close();
   });
 
-  test('through an import map, from the files as npm has put them', () => inspectOn('page.html'));
+  test('through an import map, from the files as npm has put them', () => expectVerdictsOn('page.html'));
 
   test('from a bundle in one file', async () => {
     await bundlePage({ outfile: join(folder, 'bundled/page.js') });
-    await inspectOn('bundled/page.html');
+    await expectVerdictsOn('bundled/page.html');
   });
 
   test('is split by bundlers: what it needs at once is in the bounds that the documentation gives', async () => {
@@ -249,7 +249,7 @@ describe('in headless Chrome, the page example', { timeout: 300_000 }, () => {
   }
 
   /** Teaches the page good parts, then shows it two. */
-  async function inspectOn(path: string): Promise<void> {
+  async function expectVerdictsOn(path: string): Promise<void> {
     const page = await browser.newPage();
     const problems: string[] = [];
     page.on('pageerror', (error) => problems.push(String(error)));
