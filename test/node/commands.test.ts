@@ -79,7 +79,7 @@ vi.mock('../../src/inspect/inspector.ts', () => {
         const sizes = { resize: this.metadata.resize, crop: this.metadata.crop, sourceWidth: image.width, sourceHeight: image.height, mapWidth: MAP, mapHeight: MAP };
         const geometry = { ...sizes, placement: placeMap(sizes) };
         return {
-          score, threshold: this.threshold, verdict: score > this.threshold ? 'defective' : 'good', map, ...geometry,
+          score, threshold: this.threshold, scale: { low: this.calibration.scaleLow, high: this.calibration.scaleHigh }, verdict: score > this.threshold ? 'defective' : 'good', map, ...geometry,
           ...findRegions(map, this.calibration.pixelThreshold, geometry),
           ...(options.prototypes && { prototypes: halves(this.metadata.count) }),
         };
