@@ -1,7 +1,7 @@
 /**
  * Suites are told apart by what a test file imports, so that none can be put into the wrong one: `gpu` reaches an
- * adapter through test/support/gpu.ts, `chrome` a browser through test/support/chrome.ts, `pure` neither. `app`, the page as a
- * person uses it, takes as long as all others together and is run by its own command, `npm run test:app`.
+ * adapter through test/support/gpu.ts, `chrome` a browser through test/support/chrome.ts, `pure` neither. `app`, the page
+ * as a person uses it (test/support/app-page.ts), takes as long as all others together and is run by its own command, `npm run test:app`.
  * test/run.mjs runs each where it belongs; `npx vitest run test/…` runs anything, on the adapter that INP_ADAPTER names.
  */
 import { defineConfig } from 'vitest/config';
@@ -16,7 +16,7 @@ for (const file of filesUnder('test', '.test.ts')) {
   // Nothing but golden tests: without the set they would be files without a test, which vitest takes for a mistake.
   if (!hasGolden && file.startsWith('test/golden/')) continue;
   if (onlyGolden && !reached.has('test/support/golden.ts')) continue;
-  suites[file === 'test/e2e/app.test.ts' ? 'app' : reached.has('test/support/chrome.ts') ? 'chrome' : reached.has('test/support/gpu.ts') ? 'gpu' : 'pure'].push(file);
+  suites[reached.has('test/support/app-page.ts') ? 'app' : reached.has('test/support/chrome.ts') ? 'chrome' : reached.has('test/support/gpu.ts') ? 'gpu' : 'pure'].push(file);
 }
 
 export default defineConfig({

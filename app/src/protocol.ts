@@ -2,8 +2,10 @@
  * What page and worker say to each other. The engine lives in the worker; the page asks by calling a function of
  * {@link EngineApi}, and the worker tells what happens meanwhile by {@link EngineEvent}s. Large arrays are handed over, not copied.
  */
-import type { TrainProgress } from '../../src/browser/index.ts';
+import type { HeatScale, Inspection, TrainProgress } from '../../src/browser/index.ts';
+import type { GroupSummary } from '../../src/inspect/prototypes.ts';
 import type { TrainingSettings } from './storage.ts';
+import type { LegendFigures, Rectangle } from './why.ts';
 
 export interface AdapterInfo {
   readonly name: string;
@@ -33,6 +35,27 @@ export interface MapPlace {
   readonly scaleY: number;
   /** Views that the map is blended of: more than one, where the picture was inspected in tiles. */
   readonly views: number;
+}
+
+/** What a picture was compared with, and where the map comes from. */
+export interface Explanation {
+  readonly score: number;
+  /** Of models that make any. Bitmaps lie over the whole picture. */
+  readonly prototypes?: {
+    /** What a point's report is made from. */
+    readonly found: Pick<Inspection, 'prototypes' | 'tiles'>;
+    readonly legend: readonly (Omit<LegendFigures, 'exemplar'> & {
+      /** The patch that is most like it with its neighbours, and where the patch lies in that, as shares of its sides. */
+      readonly exemplar: ImageBitmap;
+      readonly patch: Rectangle;
+    })[];
+    /** Of cosine similarity, for maps and bars. */
+    readonly scale: HeatScale;
+    readonly layer: ImageBitmap;
+    /** How similar each part is to each prototype. */
+    readonly similarities: readonly ImageBitmap[];
+  };
+  readonly groups: readonly (GroupSummary & { readonly map: Float32Array<ArrayBuffer> })[];
 }
 
 /** Up to so many parts the engine learns by few-shot training: each is also turned, shifted and mirrored. */
@@ -84,6 +107,8 @@ export interface EngineApi {
   pause(paused: boolean): void;
   cancel(): void;
   inspect(request: { modelId: string; image: Picture }): Measured & { thumbnail: Blob };
+  /** The same again with its details, which takes a plan of its own. */
+  explain(request: { modelId: string; image: Picture }): Explanation;
   inspectFrame(request: { modelId: string; frame: ImageBitmap }): Measured;
   /** Reads a model file and keeps it; its id. */
   importModel(file: Picture): string;

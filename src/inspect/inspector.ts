@@ -20,6 +20,7 @@ import type { Scoring } from '../model/scoring.ts';
 import type { EncoderWeights } from '../weights/encoder.ts';
 import type { Calibration } from './calibration.ts';
 import { inspectViews, type FramedInspection, type FramedModel } from './framed.ts';
+import type { InspectedGraph } from './group-maps.ts';
 import type { HeatScale } from './heatmap.ts';
 import { calibrationFor, checkEncoder, readModel, readModelMetadata, writeModel, type ModelMetadata } from './model-file.ts';
 import { localLevels, regionLevel } from './pixel-level.ts';
@@ -48,6 +49,11 @@ export interface Inspection {
   readonly regions: readonly DefectRegion[];
   /** Where it was asked for, and not of tiles, which have their own. */
   readonly prototypes?: PrototypeView;
+  /**
+   * Where they were asked for: the map of each group of encoder blocks, earlier blocks first, each like `map`. Of INP-Former and of a
+   * memory `map` is their mean; to INP-Former++'s and a zero-shot one they are only one part, the reconstruction's cosines.
+   */
+  readonly groupMaps?: readonly Float32Array[];
   /** The tiles, row by row, where the image was inspected in tiles. */
   readonly tiles?: readonly InspectedTile[];
 }
@@ -68,7 +74,12 @@ export interface InspectOptions {
   readonly tile?: boolean | TileOptions;
   /** Adds the {@link PrototypeView}, from the same submit; the plan for it is compiled the first time. */
   readonly prototypes?: boolean;
+  /** Adds {@link Inspection.groupMaps}, likewise; models without prototypes have them too. */
+  readonly groups?: boolean;
 }
+
+/** What an inspection says beside map and score. */
+export type InspectionDetails = Pick<InspectOptions, 'prototypes' | 'groups'>;
 
 export interface InspectorOptions {
   /** Images a run; more than one pays on a GPU. Default 1. */
@@ -201,12 +212,12 @@ export class Inspector {
 
 /** Images through the network as the model's framing has it. */
 export async function inspectFramed(
-  network: InspectionNetwork, images: readonly RasterImage[], model: FramedModel, { tile = model.framing === 'tiles', prototypes = false }: InspectOptions = {},
+  network: InspectionNetwork, images: readonly RasterImage[], model: FramedModel, { tile = model.framing === 'tiles', ...details }: InspectOptions = {},
 ): Promise<FramedInspection[]> {
   images.forEach((image, i) => checkRasterImage(image, `image ${i + 1}`));
-  if (tile) return (await import('./tiles.ts')).inspectInTiles(network, images, model, tile === true ? {} : tile, prototypes);
-  if (model.framing === 'keep-aspect') return (await import('./keep-aspect.ts')).inspectUndistorted(network, images, model, prototypes);
-  return inspectViews(network, images, model, prototypes);
+  if (tile) return (await import('./tiles.ts')).inspectInTiles(network, images, model, tile === true ? {} : tile, details);
+  if (model.framing === 'keep-aspect') return (await import('./keep-aspect.ts')).inspectUndistorted(network, images, model, details);
+  return inspectViews(network, images, model, details);
 }
 
 export interface RawInspection {
@@ -214,7 +225,7 @@ export interface RawInspection {
   readonly map: Float32Array;
   /** In the mode `both`. */
   readonly zeroShot?: { readonly score: number; readonly map: Float32Array };
-  /** With prototypes: the outputs of the batch that the image was in, and its slot there. */
+  /** With details: the outputs of the batch that the image was in, and its slot there. */
   readonly tokens?: TokenOutputs;
   readonly slot: number;
 }
@@ -232,7 +243,7 @@ export class InspectionNetwork {
   readonly config: DetectorConfig;
   private readonly stage: ImageStage;
   private readonly executable: Executable;
-  /** The same, with what the prototypes' view needs among the outputs. */
+  /** The same, with what prototypes and groups need among the outputs. */
   private detailed: Executable | undefined;
   private readonly prepareDetailed: () => Promise<Executable>;
   private readonly memories: readonly DeviceMemory[];
@@ -259,10 +270,14 @@ export class InspectionNetwork {
     const images = imagesLeaf(batchSize, config.crop);
     const memory = config.method === 'memory' ? await import('../model/memory-graph.ts') : undefined;
     const scoring = await scoringOf(config);
-    const planned = (details?: (graph: InspectionGraph) => Record<string, Tensor>) => {
-      if (memory) return compile({ target: context.target, outputs: outputsOf(memory.memoryGraph(images, config, mapSize, precision).scoring) });
+    const planned = (details?: (graph: InspectedGraph) => Record<string, Tensor>) => {
+      const compiled = (outputs: Record<string, Tensor>, graph: InspectedGraph) => compile({ target: context.target, outputs: { ...outputs, ...details?.(graph) } });
+      if (memory) {
+        const graph = memory.memoryGraph(images, config, mapSize, precision);
+        return compiled(outputsOf(graph.scoring), graph);
+      }
       const graph = inspectionGraph(images, config, mapSize, precision, scoring);
-      return compile({ target: context.target, outputs: { ...detectorOutputs(graph, config, mapSize, mode), ...details?.(graph) } });
+      return compiled(detectorOutputs(graph, config, mapSize, mode), graph);
     };
     const plan = planned();
     void Executable.startCompiling(context, plan);
@@ -273,9 +288,8 @@ export class InspectionNetwork {
       const parameters = new Map([...stage.tensors, ...memories.flatMap((m) => [...m.tensors])]);
       const executable = await Executable.prepare(context, plan, parameters);
       return new InspectionNetwork(config, stage, executable, async () => {
-        const { checkHasPrototypes, tokenOutputs } = await import('./prototype-view.ts');
-        checkHasPrototypes(config);
-        return Executable.prepare(context, planned(tokenOutputs), parameters);
+        const [{ tokenOutputs }, { groupOutputs }] = await Promise.all([import('./prototype-view.ts'), import('./group-maps.ts')]);
+        return Executable.prepare(context, planned((graph) => ({ ...tokenOutputs(graph), ...groupOutputs(graph, config, mapSize) })), parameters);
       }, memories);
     } catch (error) {
       for (const memory of memories) memory.dispose();
@@ -288,23 +302,23 @@ export class InspectionNetwork {
     return this.stage.batchSize;
   }
 
-  async run(images: readonly RasterImage[], prototypes = false): Promise<RawInspection[]> {
+  async run(images: readonly RasterImage[], isDetailed = false): Promise<RawInspection[]> {
     images.forEach((image, i) => checkRasterImage(image, `image ${i + 1}`));
-    const turn = this.last.then(() => this.runInTurn(images, prototypes));
+    const turn = this.last.then(() => this.runInTurn(images, isDetailed));
     this.last = turn.catch(() => undefined);
     return turn;
   }
 
-  private async runInTurn(images: readonly RasterImage[], prototypes: boolean): Promise<RawInspection[]> {
+  private async runInTurn(images: readonly RasterImage[], isDetailed: boolean): Promise<RawInspection[]> {
     if (this.disposed) throw new UsageError('This inspector was disposed of; open the model again.');
-    if (prototypes && !this.detailed) {
+    if (isDetailed && !this.detailed) {
       const detailed = await this.prepareDetailed();
       // Disposed of meanwhile: it would be nobody's.
       if (this.disposed) detailed.dispose();
       else this.detailed = detailed;
-      return this.runInTurn(images, prototypes);
+      return this.runInTurn(images, isDetailed);
     }
-    const executable = prototypes ? this.detailed! : this.executable;
+    const executable = isDetailed ? this.detailed! : this.executable;
     const results: RawInspection[] = [];
     for (let start = 0; start < images.length; start += this.stage.batchSize) {
       const batch = images.slice(start, start + this.stage.batchSize);
@@ -319,7 +333,7 @@ export class InspectionNetwork {
         const part = (of: TensorData) => (of as Float32Array).slice(slot * pixels, (slot + 1) * pixels);
         results.push({
           score: score![slot]!, map: part(map!), slot,
-          ...(zeroShotMap && { zeroShot: { score: zeroShotScore![slot]!, map: part(zeroShotMap) } }), ...(prototypes && { tokens: outputs }),
+          ...(zeroShotMap && { zeroShot: { score: zeroShotScore![slot]!, map: part(zeroShotMap) } }), ...(isDetailed && { tokens: outputs }),
         });
       });
     }

@@ -9,7 +9,7 @@ import { toSize } from '../data/preprocess.ts';
 import { scoredFraction } from '../model/scoring.ts';
 import type { ImageSize } from '../model/config.ts';
 import { inspectViews, type FramedInspection, type FramedModel } from './framed.ts';
-import type { InspectionNetwork } from './inspector.ts';
+import type { InspectionDetails, InspectionNetwork } from './inspector.ts';
 import type { Box, MapPlacement } from './regions.ts';
 import { boxAround, cutMap, cutView, meanOfLargest } from './view.ts';
 
@@ -40,15 +40,15 @@ export function extended(image: RasterImage, resize: ImageSize, patchSize: numbe
 }
 
 /** Images through a network without distortion. */
-export async function inspectUndistorted(network: InspectionNetwork, images: readonly RasterImage[], model: FramedModel, prototypes: boolean): Promise<FramedInspection[]> {
+export async function inspectUndistorted(network: InspectionNetwork, images: readonly RasterImage[], model: FramedModel, details: InspectionDetails): Promise<FramedInspection[]> {
   const views = images.map((image) => extended(image, toSize(model.resize), network.config.architecture.patchSize));
-  const inspections = await inspectViews(network, views.map(({ image }) => image), model, prototypes);
+  const inspections = await inspectViews(network, views.map(({ image }) => image), model, details);
   return inspections.map((inspection, i) => (views[i]!.box ? withoutExtension(inspection, views[i]!.box, images[i]!) : inspection));
 }
 
 /** The inspection of an extended image as one of the image alone: its map's part within the image, and that part's score. */
 function withoutExtension(inspection: FramedInspection, box: Box, image: ImageSize): FramedInspection {
-  const { map, mapWidth, mapHeight, prototypes } = inspection;
+  const { map, mapWidth, mapHeight, prototypes, groupMaps } = inspection;
   const moved = (placement: MapPlacement): MapPlacement => ({ ...placement, x: placement.x + box.x, y: placement.y + box.y });
   const placement = moved(inspection.placement);
   const window = windowOf(placement, { width: mapWidth, height: mapHeight }, image);
@@ -57,6 +57,7 @@ function withoutExtension(inspection: FramedInspection, box: Box, image: ImageSi
     score: meanOfLargest(part, Math.max(1, Math.floor(scoredFraction * part.length))),
     map: part, mapWidth: window.width, mapHeight: window.height,
     placement: { ...placement, x: placement.x + window.x * placement.scaleX, y: placement.y + window.y * placement.scaleY },
+    ...(groupMaps && { groupMaps: groupMaps.map((of) => cutMap(of, mapWidth, window)) }),
     ...(prototypes && { prototypes: { ...prototypes, placement: moved(prototypes.placement) } }),
   };
 }

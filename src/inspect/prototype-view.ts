@@ -9,8 +9,8 @@
 import { UsageError } from '../errors.ts';
 import type { Tensor, TensorData } from '../graph/tensor.ts';
 import { hasPrototypes, tokenGrid, type DetectorConfig } from '../model/config.ts';
-import type { InspectionGraph } from '../model/graphs.ts';
 import { coherence, cosineMap } from '../ops/index.ts';
+import type { InspectedGraph } from './group-maps.ts';
 import type { MapPlacement } from './regions.ts';
 
 /** On the grid of the encoder's tokens: `rows * columns`, row-major. */
@@ -34,9 +34,10 @@ export function checkHasPrototypes(config: DetectorConfig): void {
   if (!hasPrototypes(config)) throw new UsageError('This model makes no prototypes (it is a memory, or its decoder does without): there are none to show. Train one with them.');
 }
 
-/** What a plan computes for the view, beside map and score. The groups' errors are their cosines', whatever else the map is made of. */
-export function tokenOutputs({ features, reconstruction }: InspectionGraph): Record<string, Tensor> {
-  const { all, index } = coherence(features.fused, reconstruction.prototypes!);
+/** What a plan computes for the view, beside map and score, where there are prototypes. The groups' errors are their cosines', whatever else the map is made of. */
+export function tokenOutputs({ features, reconstruction }: InspectedGraph): Record<string, Tensor> {
+  if (!features || !reconstruction?.prototypes) return {};
+  const { all, index } = coherence(features.fused, reconstruction.prototypes);
   return { prototypeDistance: all, prototypeIndex: index, ...Object.fromEntries(features.groups.map((en, g) => [`group.${g}`, cosineMap(en, reconstruction.groups[g]!)])) };
 }
 

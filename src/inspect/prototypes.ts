@@ -7,13 +7,17 @@
  * in every image and every tile.
  */
 import type { RasterImage } from '../data/image.ts';
-import { withoutAlpha } from '../data/preprocess.ts';
+import { toSize, withoutAlpha } from '../data/preprocess.ts';
 import { resizeAntialiased } from '../data/resample.ts';
 import { UsageError } from '../errors.ts';
+import type { ImageSize } from '../model/config.ts';
+import { scoredFraction } from '../model/scoring.ts';
 import { colorize, type Colour, type HeatScale } from './heatmap.ts';
 import type { Inspection } from './inspector.ts';
+import type { ModelMetadata } from './model-file.ts';
 import type { PrototypeView } from './prototype-view.ts';
 
+export { hasPrototypes, isPlus } from '../model/config.ts';
 export type { PrototypeView } from './prototype-view.ts';
 
 /** Okabe and Ito, "Color Universal Design" (2008), grey in place of black, which would vanish on dark parts. */
@@ -63,6 +67,38 @@ export function summarizePrototypes({ rows, columns, count, index, similarity }:
 /** How many prototypes are in use: exp of the entropy of their shares, from 1 (all tokens at one) to M (all equally). */
 export function prototypesInUse(view: PrototypeView): number {
   return Math.exp(-summarizePrototypes(view).reduce((sum, { share }) => sum + (share > 0 ? share * Math.log(share) : 0), 0));
+}
+
+/** How far one group of encoder blocks differs from what the model expects, in an image. */
+export interface GroupSummary {
+  /** Over the whole map. */
+  readonly mean: number;
+  /** Mean of as many of its own highest pixels as a score takes. */
+  readonly highest: number;
+  /** Mean over the very pixels of `map` whose mean is the score: where the map is the groups' mean, these figures' mean is the score. */
+  readonly inScore: number;
+}
+
+/** Figures of each group of an inspection that was asked for them. @throws UsageError */
+export function summarizeGroups({ map, groupMaps }: Pick<Inspection, 'map' | 'groupMaps'>, { mapSize }: Pick<ModelMetadata, 'mapSize'>): GroupSummary[] {
+  if (!groupMaps) throw new UsageError('This inspection has no maps of the groups: ask for them, inspect(image, { groups: true }).');
+  const { width, height } = toSize(mapSize);
+  const count = Math.max(1, Math.floor(scoredFraction * Math.min(map.length, width * height)));
+  const scored = highestPixels(map, count);
+  const meanAt = (values: Float32Array, pixels: Int32Array) => pixels.reduce((sum, pixel) => sum + values[pixel]!, 0) / pixels.length;
+  return groupMaps.map((values) => ({
+    mean: values.reduce((a, b) => a + b, 0) / values.length, highest: meanAt(values, highestPixels(values, count)), inScore: meanAt(values, scored),
+  }));
+}
+
+/** Positions of the `count` highest values; of equal ones the first. */
+function highestPixels(values: Float32Array, count: number): Int32Array {
+  const lowest = Float32Array.from(values).sort()[values.length - count]!;
+  const pixels = new Int32Array(count);
+  let taken = 0;
+  for (let i = 0; i < values.length; i++) if (values[i]! > lowest) pixels[taken++] = i;
+  for (let i = 0; taken < count; i++) if (values[i] === lowest) pixels[taken++] = i;
+  return pixels;
 }
 
 /** What the model says at a point of the image. */
@@ -135,11 +171,29 @@ export interface PictureOptions {
  * run as smoothly as the similarities do; what the encoder did not see stays grey.
  * @returns RGB
  */
-export function drawPrototypes(image: RasterImage, views: readonly PrototypeView[], { size = 512, colour = prototypeColour }: PictureOptions = {}): RasterImage {
-  const picture = greyPicture(image, size);
-  const { width, height, data } = picture;
+export function drawPrototypes(image: RasterImage, views: readonly PrototypeView[], options: PictureOptions = {}): RasterImage {
+  const { width, height, data } = greyPicture(image, options.size ?? 512);
+  const layer = prototypeLayer(image, views, options).data;
+  for (let pixel = 0; pixel < width * height; pixel++) {
+    if (layer[pixel * 4 + 3] === 0) continue;
+    const isBorder = borderColour.every((c, channel) => layer[pixel * 4 + channel] === c);
+    for (let c = 0; c < 3; c++) data[pixel * 3 + c] = isBorder ? borderColour[c]! : 0.62 * layer[pixel * 4 + c]! + 0.38 * data[pixel * 3 + c]!;
+  }
+  return { width, height, channels: 3, data };
+}
+
+/** Between the prototypes' parts. */
+const borderColour: Colour = [20, 20, 20];
+
+/**
+ * The colours of {@link drawPrototypes} alone, to be laid over the image: opaque, with dark borders, and transparent where the
+ * encoder saw nothing.
+ * @returns RGBA
+ */
+export function prototypeLayer(image: ImageSize, views: readonly PrototypeView[], { size = 512, colour = prototypeColour }: PictureOptions = {}): RasterImage & { data: Uint8Array<ArrayBuffer> } {
+  const { width, height } = pictureSize(image, size);
   const owners = new Int16Array(width * height).fill(-1);
-  eachPixel(picture, image, views, (pixel, view, u, v) => {
+  eachPixel({ width, height }, image, views, (pixel, view, u, v) => {
     const tokens = view.rows * view.columns;
     let best = -Infinity;
     for (let m = 0; m < view.count; m++) {
@@ -150,28 +204,45 @@ export function drawPrototypes(image: RasterImage, views: readonly PrototypeView
       }
     }
   });
+  const data = new Uint8Array(width * height * 4);
   owners.forEach((m, pixel) => {
     if (m < 0) return;
     const isBorder = [pixel % width + 1 < width ? owners[pixel + 1] : m, pixel + width < owners.length ? owners[pixel + width] : m].some((other) => other !== m);
-    const grey = data[pixel * 3]!;
-    colour(m).forEach((c, channel) => { data[pixel * 3 + channel] = isBorder ? 20 : 0.62 * c + 0.38 * grey; });
+    data.set(isBorder ? borderColour : colour(m), pixel * 4);
+    data[pixel * 4 + 3] = 255;
   });
+  return { width, height, channels: 4, data };
+}
+
+export interface SimilarityOptions extends PictureOptions {
+  /** Of cosine similarity; {@link similarityScale} by default. */
+  readonly scale?: HeatScale;
+}
+
+/** How similar each part is to prototype `m`: from black, at the scale's low end, to the prototype's colour at its high end, over the image in grey. */
+export function drawSimilarity(image: RasterImage, views: readonly PrototypeView[], m: number, options: SimilarityOptions = {}): RasterImage {
+  const picture = greyPicture(image, options.size ?? 512);
+  const layer = similarityLayer(image, views, m, options).data;
+  for (let pixel = 0; pixel < picture.width * picture.height; pixel++) {
+    if (layer[pixel * 4 + 3] !== 0) picture.data.set(layer.subarray(pixel * 4, pixel * 4 + 3), pixel * 3);
+  }
   return picture;
 }
 
-/**
- * How similar each part is to prototype `m`: from black, at the scale's low end, to the prototype's colour at its high end.
- * @param scale of cosine similarity; {@link similarityScale} by default
- */
-export function drawSimilarity(image: RasterImage, views: readonly PrototypeView[], m: number, { size = 512, colour = prototypeColour, scale = similarityScale(views) }: PictureOptions & { scale?: HeatScale } = {}): RasterImage {
-  const picture = greyPicture(image, size);
+/** The colours of {@link drawSimilarity} alone, transparent where the encoder saw nothing. @returns RGBA */
+export function similarityLayer(
+  image: ImageSize, views: readonly PrototypeView[], m: number, { size = 512, colour = prototypeColour, scale = similarityScale(views) }: SimilarityOptions = {},
+): RasterImage & { data: Uint8Array<ArrayBuffer> } {
+  const { width, height } = pictureSize(image, size);
+  const data = new Uint8Array(width * height * 4);
   const ink = colour(m);
-  eachPixel(picture, image, views, (pixel, view, u, v) => {
+  eachPixel({ width, height }, image, views, (pixel, view, u, v) => {
     const value = interpolate(view.similarity, view.columns, view.rows, u - 0.5, v - 0.5, m * view.rows * view.columns);
     const t = Math.min(1, Math.max(0, (value - scale.low) / (scale.high - scale.low)));
-    for (let c = 0; c < 3; c++) picture.data[pixel * 3 + c] = t * ink[c]!;
+    for (let c = 0; c < 3; c++) data[pixel * 4 + c] = t * ink[c]!;
+    data[pixel * 4 + 3] = 255;
   });
-  return picture;
+  return { width, height, channels: 4, data };
 }
 
 /** One scale for all prototypes of an image: from its lowest to its highest similarity. */
@@ -192,16 +263,21 @@ export function drawGroup(image: RasterImage, views: readonly PrototypeView[], g
   return picture;
 }
 
-function greyPicture(image: RasterImage, size: number): RasterImage & { data: Uint8Array } {
+/** That of the image, or with the longer side as asked for. */
+function pictureSize(image: ImageSize, size: number): ImageSize {
   const factor = Math.min(1, size / Math.max(image.width, image.height));
-  const [width, height] = [Math.max(1, Math.round(image.width * factor)), Math.max(1, Math.round(image.height * factor))];
+  return { width: Math.max(1, Math.round(image.width * factor)), height: Math.max(1, Math.round(image.height * factor)) };
+}
+
+function greyPicture(image: RasterImage, size: number): RasterImage & { data: Uint8Array } {
+  const { width, height } = pictureSize(image, size);
   const { data, channels } = resizeAntialiased(withoutAlpha(image), width, height);
   const luma = (pixel: number) => (channels === 1 ? data[pixel]! : 0.299 * data[pixel * 3]! + 0.587 * data[pixel * 3 + 1]! + 0.114 * data[pixel * 3 + 2]!);
   return { width, height, channels: 3, data: Uint8Array.from({ length: width * height * 3 }, (_, i) => luma(Math.floor(i / 3))) };
 }
 
 /** Calls `draw` for each pixel that a view covers, with the position in units of the view's tokens. */
-function eachPixel({ width, height }: RasterImage, image: RasterImage, views: readonly PrototypeView[], draw: (pixel: number, view: PrototypeView, u: number, v: number) => void): void {
+function eachPixel({ width, height }: ImageSize, image: ImageSize, views: readonly PrototypeView[], draw: (pixel: number, view: PrototypeView, u: number, v: number) => void): void {
   for (let row = 0; row < height; row++) {
     for (let column = 0; column < width; column++) {
       const [x, y] = [((column + 0.5) * image.width) / width, ((row + 0.5) * image.height) / height];

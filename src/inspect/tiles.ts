@@ -14,7 +14,7 @@ import { AbortedError, UsageError } from '../errors.ts';
 import type { ImageSize } from '../model/config.ts';
 import { scoredFraction } from '../model/scoring.ts';
 import { inspectViews, type FramedInspection, type FramedModel } from './framed.ts';
-import type { InspectionNetwork } from './inspector.ts';
+import type { InspectionDetails, InspectionNetwork } from './inspector.ts';
 import type { ModelMetadata } from './model-file.ts';
 import type { Box, MapPlacement } from './regions.ts';
 import { cutView, meanOfLargest } from './view.ts';
@@ -159,6 +159,8 @@ export interface TiledInspection<T> {
   readonly mapWidth: number;
   readonly mapHeight: number;
   readonly placement: MapPlacement;
+  /** Blended like the map, where the tiles have them. */
+  readonly groupMaps?: readonly Float32Array[];
   /** Row by row. */
   readonly tiles: readonly TileResult<T>[];
 }
@@ -171,11 +173,12 @@ export interface TiledInspection<T> {
  * @param run inspects some tiles at once; keeps no reference to their maps
  * @param batchSize tiles that are cut and run at a time
  */
-export async function inspectTiles<T extends { readonly map: Float32Array }>(
+export async function inspectTiles<T extends { readonly map: Float32Array; readonly groupMaps?: readonly Float32Array[] }>(
   image: RasterImage, model: TiledModel, run: (tiles: readonly RasterImage[]) => Promise<readonly T[]>,
   { overlap, signal, onTile, batchSize }: TileOptions & { readonly batchSize: number },
-): Promise<TiledInspection<Omit<T, 'map'>>> {
+): Promise<TiledInspection<Omit<T, 'map' | 'groupMaps'>>> {
   const whole = new TiledMap(image, model, overlap);
+  const groups: TiledMap[] = [];
   const { vertical, horizontal, map } = whole;
   const tile = tileOf(model);
   const places = vertical.cuts.flatMap((y, row) => horizontal.cuts.map((x, column) => ({
@@ -183,14 +186,15 @@ export async function inspectTiles<T extends { readonly map: Float32Array }>(
     cut: { x, y, width: tile.horizontal.cut, height: tile.vertical.cut },
     source: { x: Math.round(horizontal.origins[column]!), y: Math.round(vertical.origins[row]!), width: Math.round(tile.horizontal.view), height: Math.round(tile.vertical.view) },
   })));
-  const tiles: TileResult<Omit<T, 'map'>>[] = [];
+  const tiles: TileResult<Omit<T, 'map' | 'groupMaps'>>[] = [];
   for (let start = 0; start < places.length; start += batchSize) {
     if (signal?.aborted) throw new AbortedError(`The inspection was stopped after ${start} of ${places.length} tiles.`);
     const batch = places.slice(start, start + batchSize);
     const results = await run(batch.map(({ cut }) => cutView(image, cut)));
     batch.forEach(({ row, column, source, cut }, i) => {
-      const { map: tileMap, ...result } = results[i]!;
+      const { map: tileMap, groupMaps, ...result } = results[i]!;
       whole.add(row, column, tileMap);
+      groupMaps?.forEach((of, g) => (groups[g] ??= new TiledMap(image, model, overlap)).add(row, column, of));
       tiles.push({ source, cut, result });
     });
     onTile?.(tiles.length, places.length);
@@ -198,16 +202,16 @@ export async function inspectTiles<T extends { readonly map: Float32Array }>(
   const area = Math.min(map.length, tile.horizontal.mapSize * tile.vertical.mapSize);
   return {
     score: meanOfLargest(map, Math.max(1, Math.floor(scoredFraction * area))),
-    map, mapWidth: horizontal.mapSize, mapHeight: vertical.mapSize, tiles,
+    map, mapWidth: horizontal.mapSize, mapHeight: vertical.mapSize, tiles, ...(groups.length > 0 && { groupMaps: groups.map((of) => of.map) }),
     placement: { x: 0, y: 0, scaleX: image.width / horizontal.mapSize, scaleY: image.height / vertical.mapSize },
   };
 }
 
 /** Images through a network, tile by tile and one after another. */
-export async function inspectInTiles(network: InspectionNetwork, images: readonly RasterImage[], model: FramedModel, options: TileOptions, prototypes: boolean): Promise<FramedInspection[]> {
+export async function inspectInTiles(network: InspectionNetwork, images: readonly RasterImage[], model: FramedModel, options: TileOptions, details: InspectionDetails): Promise<FramedInspection[]> {
   const inspections: FramedInspection[] = [];
   for (const image of images) {
-    const { tiles, ...whole } = await inspectTiles(image, model, (views) => inspectViews(network, views, model, prototypes), { ...options, batchSize: network.batchSize });
+    const { tiles, ...whole } = await inspectTiles(image, model, (views) => inspectViews(network, views, model, details), { ...options, batchSize: network.batchSize });
     inspections.push({
       ...whole,
       tiles: tiles.map(({ source, cut, result: { score, prototypes: view } }) => ({

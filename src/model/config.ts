@@ -170,7 +170,7 @@ export function remembered(config: DetectorConfig): RememberedOptions {
 }
 
 /** Whether the detector has prototypes: a reconstruction from them. */
-export function hasPrototypes({ method, decoder }: DetectorConfig): boolean {
+export function hasPrototypes({ method, decoder }: Pick<DetectorConfig, 'method' | 'decoder'>): boolean {
   return method === 'reconstruction' && decoder === 'prototypes';
 }
 

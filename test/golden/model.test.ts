@@ -5,17 +5,19 @@
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { DeviceMemory } from '../../src/gpu/memory.ts';
 import { Executable } from '../../src/graph/executor.ts';
+import { interpret } from '../../src/graph/interpreter.ts';
 import { compile } from '../../src/graph/plan.ts';
-import { input, parameter, sizeOf, type Tensor, type TensorData } from '../../src/graph/tensor.ts';
+import { constant, input, parameter, sizeOf, type Tensor, type TensorData } from '../../src/graph/tensor.ts';
+import { groupOutputs } from '../../src/inspect/group-maps.ts';
 import { tokenGrid } from '../../src/model/config.ts';
 import { reconstruct } from '../../src/model/detector.ts';
 import { encode, encoderParameters } from '../../src/model/encoder.ts';
 import { cachedFeatures, featureCount, flatGroups, inspectionGraph, sliceBatch, trainingGraph, trainingObjective, zeroShotScoring } from '../../src/model/graphs.ts';
 import { uploadEncoder, uploadTrainables } from '../../src/model/memory.ts';
 import { trainableItems, trainableLeaves, trainableShapes, type ParameterLeaves } from '../../src/model/parameters.ts';
-import { scoreReconstruction } from '../../src/model/scoring.ts';
+import { scoreReconstruction, tokensToMap } from '../../src/model/scoring.ts';
 import {
-  add, channels, coherence, gradientNorm, hardMiningFactor, mean, pack, prototypeAttentionWeights, reshape, scale, scaleTokenGradient, stableAdamW,
+  add, channels, coherence, gradientNorm, hardMiningFactor, mean, pack, prototypeAttentionWeights, resampleBy, reshape, scale, scaleTokenGradient, stableAdamW,
   stableAdamWSchedule, vectorCosineLoss,
 } from '../../src/ops/index.ts';
 import { learningRateAt } from '../../src/train/schedule.ts';
@@ -117,6 +119,22 @@ describeGolden('whole model', () => {
       const { map, score } = await run({ map: scoring.map, score: scoring.score });
       expectClose(map!, float32(forward, 'map.final'), { ...forwardTolerance, name: 'map.final' });
       expectClose(score!, float32(forward, 'score'), { maxAbs: lossTolerance, name: 'score' });
+    });
+
+    test('the map by group: each as its errors\' own way through the reference gives it, their mean the map', async () => {
+      const { config, settings, forward } = model;
+      const maps = await run(groupOutputs(inspectionGraph(imageInput(), config, settings.map_size), config, settings.map_size));
+      const { rows, columns } = tokenGrid(config);
+      const side = settings.map_size;
+      const [vertical, horizontal] = [[rows, config.crop.height], [columns, config.crop.width]].map(([tokens, crop]) => tokensToMap(tokens!, crop!, side));
+      const ofGroups = config.encoderGroups.map((_, g) => {
+        const errors = constant('errors', [settings.batch, rows, columns], float32(forward, `cosmap${g}`));
+        const [expected] = interpret([resampleBy(errors, { vertical: vertical!, horizontal: horizontal! })], new Map());
+        expectClose(maps[`groupMap.${g}`]!, Float32Array.from(expected!), { ...forwardTolerance, name: `groupMap.${g}` });
+        return maps[`groupMap.${g}`]!;
+      });
+      const mean = Float32Array.from(ofGroups[0]!, (_, i) => ofGroups.reduce((sum, values) => sum + values[i]!, 0) / ofGroups.length);
+      expectClose(mean, float32(forward, 'map.final'), { ...forwardTolerance, name: 'map.final' });
     });
 
     test('every gradient of the training objective, from the image on', async () => {

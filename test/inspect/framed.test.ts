@@ -5,6 +5,7 @@ import { renderSample } from '../../src/data/procedural.ts';
 import type { RasterImage } from '../../src/data/image.ts';
 import { Engine } from '../../src/engine.ts';
 import { Inspector, type Inspection } from '../../src/inspect/inspector.ts';
+import { summarizeGroups } from '../../src/inspect/prototypes.ts';
 import type { RandomModelOptions } from '../support/model-file.ts';
 import { randomModel } from '../support/model-file.ts';
 import { testGpu } from '../support/gpu.ts';
@@ -48,6 +49,49 @@ describe('prototypes', () => {
       submit.mockRestore();
     });
     expect(engine.context.allocatedBytes).toBe(0);
+  });
+});
+
+describe('maps of the groups', () => {
+  /** The largest difference between the map and the groups' mean. */
+  const offMean = ({ map, groupMaps }: Inspection): number => {
+    expect(groupMaps!.map(({ length }) => length)).toEqual([map.length, map.length]);
+    expect(groupMaps![0]).not.toEqual(groupMaps![1]);
+    return map.reduce((most, value, i) => Math.max(most, Math.abs(value - (groupMaps![0]![i]! + groupMaps![1]![i]!) / 2)), 0);
+  };
+
+  it.each<[string, Partial<RandomModelOptions>]>([
+    ['prototypes', {}], ['self-attention in their place', { decoder: 'self-attention' }], ['a memory', { method: 'memory', memoryRows: 37 }],
+    ['tiles', { view: 56, framing: 'tiles' }], ['undistorted images', { framing: 'keep-aspect' }],
+  ])('have the very map as their mean, with %s', async (_, options) => {
+    await inspectWith(options, 2, async (inspector) => {
+      const plain = await inspector.inspectBatch(images);
+      const detailed = await inspector.inspectBatch(images, { groups: true });
+      detailed.forEach((inspection, i) => {
+        expect({ ...inspection, groupMaps: undefined }).toEqual({ ...plain[i]!, groupMaps: undefined });
+        expect(offMean(inspection)).toBeLessThan(1e-6);
+        // What the groups have where the score is taken adds up to the score.
+        const summary = summarizeGroups(inspection, inspector.metadata);
+        expect(summary.reduce((sum, { inScore }) => sum + inScore / summary.length, 0)).toBeCloseTo(inspection.score, 5);
+      });
+    });
+  });
+
+  it('come together with prototypes, where there are any', async () => {
+    await inspectWith({}, 1, async (inspector) => {
+      const { prototypes, groupMaps } = await inspector.inspect(images[0]!, { prototypes: true, groups: true });
+      expect([prototypes!.count, groupMaps!.length]).toEqual([3, 2]);
+    });
+    await inspectWith({ method: 'memory', memoryRows: 37 }, 1, async (inspector) => {
+      await expect(inspector.inspect(images[0]!, { prototypes: true, groups: true })).rejects.toThrow(/makes no prototypes/);
+      expect((await inspector.inspect(images[0]!)).score).toBeGreaterThan(0);
+    });
+  });
+
+  it('are only a part of what INP-Former++ maps', async () => {
+    await inspectWith({ distance: 'cosine+l2' }, 1, async (inspector) => {
+      expect(offMean(await inspector.inspect(images[0]!, { groups: true }))).toBeGreaterThan(1e-3);
+    });
   });
 });
 

@@ -4,7 +4,7 @@ import type { RasterImage } from '../../src/data/image.ts';
 import { UsageError } from '../../src/errors.ts';
 import type { Colour } from '../../src/inspect/heatmap.ts';
 import {
-  comparePartitions, drawGroup, drawPrototypes, drawSimilarity, inspectPoint, partnerColours, prototypeColour, prototypesInUse, prototypeViews, summarizePrototypes, type PrototypeView,
+  comparePartitions, drawGroup, drawPrototypes, drawSimilarity, inspectPoint, partnerColours, prototypeColour, prototypesInUse, prototypeLayer, prototypeViews, similarityLayer, summarizeGroups, summarizePrototypes, type PrototypeView,
 } from '../../src/inspect/prototypes.ts';
 
 /** Tokens that belong to the prototypes of `index` with similarity 0.9, and to others with 0.1 m. */
@@ -89,7 +89,31 @@ describe('a point', () => {
   });
 });
 
+describe('groups', () => {
+  it('are summed up over the map, over their own highest pixels, and over those that make the score', () => {
+    // Of 400 pixels a score takes 4: two of 9 and the first two of the many of 1.
+    const map = new Float32Array(400).fill(1);
+    map[7] = map[301] = 9;
+    const own = new Float32Array(400);
+    own.set([4, 8, 0, 0, 0, 0, 0, 6]);
+    const [first, second] = summarizeGroups({ map, groupMaps: [own, map] }, { mapSize: 20 });
+    expect(first).toEqual({ mean: 18 / 400, highest: 18 / 4, inScore: (6 + 0 + 4 + 8) / 4 });
+    expect(second).toEqual({ mean: (398 + 18) / 400, highest: 5, inScore: 5 });
+    expect(() => summarizeGroups({ map }, { mapSize: 20 })).toThrow(UsageError);
+  });
+});
+
 describe('pictures', () => {
+  it('come without the image too, transparent where nothing was seen', () => {
+    const inner = { ...view, placement: { x: 10, y: 5, scaleX: 5, scaleY: 5 } };
+    const at = ({ width, data }: RasterImage, x: number, y: number) => [...data.subarray((y * width + x) * 4, (y * width + x) * 4 + 4)];
+    const layer = prototypeLayer(grey, [inner]);
+    expect([at(layer, 12, 7), at(layer, 3, 3)]).toEqual([[...prototypeColour(0), 255], [0, 0, 0, 0]]);
+    const similar = similarityLayer({ width: 400, height: 200 }, [{ ...view, placement: { x: 0, y: 0, scaleX: 100, scaleY: 100 } }], 0, { size: 40 });
+    expect([similar.width, similar.height]).toEqual([40, 20]);
+    expect(at(similar, 3, 4)[3]).toBe(255);
+  });
+
   it('show each patch in its prototype\'s colour over the grey image, and nothing where nothing was seen', () => {
     const inner = { ...view, placement: { x: 10, y: 5, scaleX: 5, scaleY: 5 } };
     const picture = drawPrototypes(grey, [inner]);

@@ -1,11 +1,13 @@
 /** Inspection: pictures in, the chosen one with its map and verdict, and the table of all. */
-import { useEffect, useState } from 'preact/hooks';
+import { useEffect, useMemo, useState } from 'preact/hooks';
+import { inspectPoint } from '../../../src/inspect/prototypes.ts';
 import { plural, value } from '../format.ts';
 import { judge } from '../judge.ts';
 import { show } from '../state/app.ts';
 import {
   clearResults, counts, enqueue, inspectFiles, live, opacity, queue, results, selected, selectNext, stopQueue, type Result,
 } from '../state/inspect.ts';
+import { why, whyOpen } from '../state/why.ts';
 import { chooseModel, importModel, model, models, samples, threshold } from '../state/models.ts';
 import type { StoredModel } from '../storage.ts';
 import { Histogram } from './Histogram.tsx';
@@ -14,6 +16,7 @@ import { HeatLegend, MapView, type MapPoint } from './MapView.tsx';
 import { Card, FileButton, Progress, useBlobUrl, useIncomingFiles, useLoaded } from './parts.tsx';
 import { ResultsTable } from './ResultsTable.tsx';
 import { Opacity, Verdict } from './Verdict.tsx';
+import { Swatch, Why, whyHeadingId } from './Why.tsx';
 
 export function Inspect() {
   const over = useIncomingFiles((files) => void inspectFiles(files));
@@ -71,7 +74,26 @@ function Viewer({ model, result }: { model: StoredModel; result: Result }) {
   const [point, setPoint] = useState<MapPoint>();
   const { calibration } = model.metadata;
   const scale = { low: calibration.scaleLow, high: calibration.scaleHigh };
-  const judgement = map && judge(result.score, map, model.metadata, threshold.value, result.place);
+  const judgement = useMemo(() => map && judge(result.score, map, model.metadata, threshold.value, result.place), [map, threshold.value]);
+  const { place } = result;
+  const found = why.value && 'explanation' in why.value ? why.value.explanation.prototypes?.found : undefined;
+  const report = point && map && inspectPoint(
+    { map, mapWidth: place.mapWidth, mapHeight: place.mapHeight, placement: place, ...found }, place.x + (point.x + 0.5) * place.scaleX, place.y + (point.y + 0.5) * place.scaleY,
+  );
+  const prototype = report?.token?.prototype;
+  const seeWhy = (): void => {
+    whyOpen.value = true;
+    // Once it is there.
+    requestAnimationFrame(() => {
+      const heading = document.getElementById(whyHeadingId);
+      heading?.scrollIntoView({ block: 'start' });
+      heading?.focus({ preventScroll: true });
+    });
+  };
+  // The hottest pixel is what "why" is asked of first.
+  useEffect(() => {
+    if (whyOpen.value && map) setPoint((now) => now ?? hottest(map, place.mapWidth));
+  }, [whyOpen.value, map]);
   useEffect(() => {
     const onKey = (event: KeyboardEvent): void => {
       if ((event.target as Element).closest('input, select, textarea, .map')) return;
@@ -97,8 +119,11 @@ function Viewer({ model, result }: { model: StoredModel; result: Result }) {
         <Opacity />
         <Histogram good={calibration.scores ?? []} inspected={results.value.map(({ score }) => score)} threshold={threshold.value} calibrated={calibration.threshold} shown={result.score} />
         <p class="readout" role="status">
-          {point && map ? <>Value here: <b>{value(map[point.y * result.place.mapWidth + point.x]!)}</b></> : <span class="muted">Click the map for the value at a point.</span>}
+          {point && map
+            ? <>Value here: <b>{value(map[point.y * place.mapWidth + point.x]!)}</b>{prototype !== undefined && <>, compared with <Swatch m={prototype} /> prototype {prototype + 1}</>}</>
+            : <span class="muted">Click the map for the value at a point.</span>}
         </p>
+        <button type="button" class="button" aria-expanded={whyOpen.value} onClick={() => { if (whyOpen.value) whyOpen.value = false; else seeWhy(); }}>{whyOpen.value ? 'Close the explanation' : 'See why'}</button>
         {judgement && judgement.verdict === 'defective' && judgement.regions.length > 0 && (
           <details open>
             <summary>{plural(judgement.regions.length, 'region')}</summary>
@@ -109,6 +134,15 @@ function Viewer({ model, result }: { model: StoredModel; result: Result }) {
           </details>
         )}
       </div>
+      {whyOpen.value && url && map && judgement && (
+        <Why model={model} result={result} picture={url} map={map} judgement={judgement} scale={scale} point={point} report={report} onPoint={setPoint} />
+      )}
     </section>
   );
+}
+
+function hottest(map: Float32Array, width: number): MapPoint {
+  let best = 0;
+  for (let i = 1; i < map.length; i++) if (map[i]! > map[best]!) best = i;
+  return { x: best % width, y: Math.floor(best / width) };
 }

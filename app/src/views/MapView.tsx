@@ -7,6 +7,7 @@ import { colorize, type HeatScale } from '../../../src/browser/index.ts';
 import { contours } from '../contours.ts';
 import type { Judgement } from '../judge.ts';
 import type { MapPlace } from '../protocol.ts';
+import type { Rectangle } from '../why.ts';
 
 export interface MapPoint {
   /** In the map's pixels. */
@@ -20,12 +21,14 @@ interface MapViewProps {
   readonly alt: string;
   readonly place: MapPlace;
   readonly map?: Float32Array | undefined;
-  /** In place of a map: a canvas with a pixel for each of its values, which stay squares. */
-  readonly grid?: HTMLCanvasElement | undefined;
+  /** Drawn over the whole picture, which is grey then, in place of the map's heat. */
+  readonly layer?: ImageBitmap | undefined;
   readonly scale: HeatScale;
   readonly opacity: number;
   readonly judgement?: Pick<Judgement, 'mask' | 'level'> | undefined;
   readonly point?: MapPoint | undefined;
+  /** What is framed, in the picture's pixels. */
+  readonly box?: Rectangle | undefined;
   readonly onPoint?: ((point: MapPoint) => void) | undefined;
 }
 
@@ -36,62 +39,72 @@ function layerStyle({ width, height, mapWidth, mapHeight, x, y, scaleX, scaleY }
   return { left: percent(x / width), top: percent(y / height), width: percent((mapWidth * scaleX) / width), height: percent((mapHeight * scaleY) / height) };
 }
 
-export function MapView({ picture, alt, place, map, grid, scale, opacity, judgement, point, onPoint }: MapViewProps) {
+export function MapView({ picture, alt, place, map, layer, scale, opacity, judgement, point, box, onPoint }: MapViewProps) {
   const { width, height, mapWidth, mapHeight } = place;
   const heat = useRef<HTMLCanvasElement>(null);
   const drawn = useRef<HTMLDivElement>(null);
-  const squares = useRef<HTMLDivElement>(null);
   useLayoutEffect(() => {
-    if (!map || !heat.current) return;
+    if (!map || layer || !heat.current) return;
     heat.current.width = mapWidth;
     heat.current.height = mapHeight;
     const pixels = colorize(map, mapWidth, mapHeight, scale, { fade: true }) as Uint8ClampedArray<ArrayBuffer>;
     heat.current.getContext('2d')!.putImageData(new ImageData(pixels, mapWidth, mapHeight), 0, 0);
-  }, [map, mapWidth, mapHeight, scale.low, scale.high]);
+  }, [map, layer === undefined, mapWidth, mapHeight, scale.low, scale.high]);
   useLayoutEffect(() => {
     if (typeof picture !== 'string') drawn.current?.replaceChildren(picture);
   }, [picture]);
-  useLayoutEffect(() => {
-    if (grid) squares.current?.replaceChildren(grid);
-  }, [grid]);
   const outline = useMemo(() => (map && judgement ? contours(map, judgement.mask, judgement.level, mapWidth, mapHeight) : ''), [map, judgement, mapWidth, mapHeight]);
-  const layer = layerStyle(place);
+  const placed = layerStyle(place);
 
   const clamped = (x: number, y: number): MapPoint => ({ x: Math.min(mapWidth - 1, Math.max(0, Math.round(x))), y: Math.min(mapHeight - 1, Math.max(0, Math.round(y))) });
   const at = (event: PointerEvent): void => {
-    const box = (squares.current ?? heat.current!).getBoundingClientRect();
-    onPoint?.(clamped(((event.clientX - box.left) / box.width) * mapWidth - 0.5, ((event.clientY - box.top) / box.height) * mapHeight - 0.5));
+    const shown = (event.currentTarget as HTMLElement).getBoundingClientRect();
+    const [x, y] = [((event.clientX - shown.left) / shown.width) * width, ((event.clientY - shown.top) / shown.height) * height];
+    onPoint?.(clamped((x - place.x) / place.scaleX - 0.5, (y - place.y) / place.scaleY - 0.5));
   };
   const onKey = (event: KeyboardEvent): void => {
     const direction = ({ ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] } as const)[event.key as 'ArrowLeft'];
     if (!direction || !onPoint) return;
     event.preventDefault();
-    const step = event.shiftKey || grid ? 1 : 8;
+    const step = event.shiftKey ? 1 : 8;
     const from = point ?? { x: mapWidth / 2, y: mapHeight / 2 };
     onPoint(clamped(from.x + step * direction[0], from.y + step * direction[1]));
   };
 
   return (
     <div
-      class={onPoint ? 'map asks' : 'map'} style={{ aspectRatio: `${width} / ${height}` }} role={onPoint ? 'application' : 'group'}
+      class={`map ${onPoint ? 'asks' : ''} ${layer ? 'layered' : ''}`} style={{ aspectRatio: `${width} / ${height}`, '--aspect': width / height }} role={onPoint ? 'application' : 'group'}
       aria-label={onPoint ? `${alt}. Arrow keys move the point whose value is shown.` : alt} tabIndex={onPoint ? 0 : undefined}
       onPointerDown={onPoint && at} onPointerMove={onPoint && ((event) => { if (event.buttons & 1) at(event); })} onKeyDown={onKey}
     >
       {typeof picture === 'string' ? <img src={picture} alt={onPoint ? '' : alt} draggable={false} /> : <div ref={drawn} class="drawn" />}
-      {(map ?? grid) && (
+      {layer && <Bitmap class="layer" bitmap={layer} opacity={opacity} />}
+      {map && (
         <>
-          {grid && <div ref={squares} class="heat squares" style={{ ...layer, opacity }} aria-hidden="true" />}
-          {map && <canvas ref={heat} class="heat" style={{ ...layer, opacity }} aria-hidden="true" />}
-          <svg class="outline" style={layer} viewBox={`0 0 ${mapWidth} ${mapHeight}`} preserveAspectRatio="none" aria-hidden="true">
+          {!layer && <canvas ref={heat} class="heat" style={{ ...placed, opacity }} aria-hidden="true" />}
+          <svg class="outline" style={placed} viewBox={`0 0 ${mapWidth} ${mapHeight}`} preserveAspectRatio="none" aria-hidden="true">
             <path class="outline-under" d={outline} />
             <path class="outline-over" d={outline} />
-            {point && grid && <rect class="cross" x={point.x} y={point.y} width="1" height="1" />}
-            {point && map && <path class="cross" d={`M${point.x + 0.5} 0V${point.y - 5}M${point.x + 0.5} ${point.y + 6}V${mapHeight}M0 ${point.y + 0.5}H${point.x - 5}M${point.x + 6} ${point.y + 0.5}H${mapWidth}`} />}
+            {box && ['patch-under', 'patch-over'].map((name) => (
+              <rect key={name} class={name} x={(box.x - place.x) / place.scaleX} y={(box.y - place.y) / place.scaleY} width={box.width / place.scaleX} height={box.height / place.scaleY} />
+            ))}
+            {point && <path class="cross" d={`M${point.x + 0.5} 0V${point.y - 5}M${point.x + 0.5} ${point.y + 6}V${mapHeight}M0 ${point.y + 0.5}H${point.x - 5}M${point.x + 6} ${point.y + 0.5}H${mapWidth}`} />}
           </svg>
         </>
       )}
     </div>
   );
+}
+
+/** A picture that the worker has drawn. */
+export function Bitmap({ bitmap, class: name, opacity = 1 }: { bitmap: ImageBitmap; class: string; opacity?: number }) {
+  const canvas = useRef<HTMLCanvasElement>(null);
+  useLayoutEffect(() => {
+    const context = canvas.current!.getContext('2d')!;
+    context.clearRect(0, 0, bitmap.width, bitmap.height);
+    context.drawImage(bitmap, 0, 0);
+  }, [bitmap]);
+  return <canvas ref={canvas} class={name} width={bitmap.width} height={bitmap.height} style={{ opacity }} aria-hidden="true" />;
 }
 
 /** The scale that every map of a model is shown on. */

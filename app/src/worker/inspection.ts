@@ -32,9 +32,13 @@ async function openInspector(modelId: string, engine: Engine): Promise<Inspector
   return Inspector.open(engine, new Uint8Array(await model.file.arrayBuffer()), encoderOf(model.metadata), { name: model.name });
 }
 
-async function measure(modelId: string, raster: RasterImage): Promise<Measured> {
-  return withDevice(async (engine) => {
-    const inspector = await inspectorOf(modelId, engine);
+/** Does the work, again on a new device if the one it runs on is lost. */
+export function withInspector<T>(modelId: string, work: (inspector: Inspector) => Promise<T>): Promise<T> {
+  return withDevice(async (engine) => work(await inspectorOf(modelId, engine)));
+}
+
+function measure(modelId: string, raster: RasterImage): Promise<Measured> {
+  return withInspector(modelId, async (inspector) => {
     const inspection = await inspector.inspect(raster);
     return { score: inspection.score, map: inspection.map as Float32Array<ArrayBuffer>, place: placeOf(inspection, raster) };
   });

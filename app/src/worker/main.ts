@@ -9,6 +9,7 @@ import { inspect, inspectFrame } from './inspection.ts';
 import { pictureSource, pngOf, rasterOfFrame, thumbnailOf } from './pictures.ts';
 import { samples } from './samples.ts';
 import { cancel, estimate, pause, train } from './training.ts';
+import { explain } from './why.ts';
 
 type Handlers = { [Name in keyof EngineApi]: (argument: Parameters<EngineApi[Name]>[0]) => ReturnType<EngineApi[Name]> | Promise<ReturnType<EngineApi[Name]>> };
 
@@ -28,6 +29,7 @@ const handlers: Handlers = {
   pause: (paused) => pause(paused!),
   cancel,
   inspect: (request) => inspect(request!),
+  explain: (request) => explain(request!),
   inspectFrame: (request) => inspectFrame(request!),
   importModel: (file) => importModel(file!),
   exportModel: (modelId) => exportModel(modelId!),
@@ -60,8 +62,17 @@ globalThis.addEventListener('message', async ({ data: { call, name, argument } }
   }
 });
 
+/** Arrays and bitmaps anywhere in a result; each is made for it alone, so that it can be given away. */
 function transferable(result: unknown): Transferable[] {
-  return typeof result === 'object' && result !== null ? Object.values(result).flatMap((value) => (ArrayBuffer.isView(value) ? [value.buffer as ArrayBuffer] : [])) : [];
+  const found = new Set<Transferable>();
+  const visit = (value: unknown): void => {
+    if (ArrayBuffer.isView(value)) found.add(value.buffer as ArrayBuffer);
+    else if (value instanceof ImageBitmap) found.add(value);
+    else if (Array.isArray(value)) value.forEach(visit);
+    else if (typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype) Object.values(value).forEach(visit);
+  };
+  visit(result);
+  return [...found];
 }
 
 function errorRecord(error: unknown): ErrorRecord {

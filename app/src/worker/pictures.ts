@@ -26,6 +26,8 @@ export async function pngOf(raster: RasterImage): Promise<Blob> {
   return canvas.convertToBlob({ type: 'image/png' });
 }
 
+export const bitmapOf = (raster: RasterImage): Promise<ImageBitmap> => createImageBitmap(imageDataOf(raster));
+
 /** Takes the frame's memory back as well. */
 export function rasterOfFrame(frame: ImageBitmap): RasterImage {
   try {
