@@ -26,6 +26,8 @@ export async function takeScreenshots(argv: readonly string[], root: string): Pr
       await page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: scheme }]);
       for (const width of widths) {
         await page.setViewport({ width, height: width < 500 ? 740 : 900 });
+        // The header sticks to the top of what is in sight.
+        await page.evaluate(() => scrollTo(0, 0));
         // Charts follow the width a moment later.
         await new Promise((resolve) => setTimeout(resolve, 400));
         await page.screenshot({ path: join(values.out, `${name}-${scheme}-${width}.png`), fullPage: true });
@@ -60,6 +62,12 @@ export async function takeScreenshots(argv: readonly string[], root: string): Pr
     await page.$$eval('.pick', (buttons) => (buttons[5] as HTMLButtonElement).click());
     await page.waitForSelector('.heat');
     await shoot('inspect');
+    await app.click('See why');
+    await page.waitForSelector('.prototypes', { timeout: 600_000 });
+    await shoot('why');
+    await page.$$eval('.prototype', (buttons) => (buttons[1] as HTMLButtonElement).click());
+    await shoot('why-one');
+    await app.click('Close the explanation');
     await app.click('Go live');
     await app.expectText(/frames\/s; [3-9]/, 600_000);
     await app.click('Freeze');

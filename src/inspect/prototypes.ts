@@ -173,7 +173,7 @@ export interface PictureOptions {
  */
 export function drawPrototypes(image: RasterImage, views: readonly PrototypeView[], options: PictureOptions = {}): RasterImage {
   const { width, height, data } = greyPicture(image, options.size ?? 512);
-  const layer = prototypeLayer(image, views, options).data;
+  const layer = prototypeLayer(image, views, { ...options, size: Math.max(width, height) }).data;
   for (let pixel = 0; pixel < width * height; pixel++) {
     if (layer[pixel * 4 + 3] === 0) continue;
     const isBorder = borderColour.every((c, channel) => layer[pixel * 4 + channel] === c);
@@ -187,11 +187,11 @@ const borderColour: Colour = [20, 20, 20];
 
 /**
  * The colours of {@link drawPrototypes} alone, to be laid over the image: opaque, with dark borders, and transparent where the
- * encoder saw nothing.
+ * encoder saw nothing. Its longer side is `size`, be the image smaller: the similarities are interpolated either way.
  * @returns RGBA
  */
 export function prototypeLayer(image: ImageSize, views: readonly PrototypeView[], { size = 512, colour = prototypeColour }: PictureOptions = {}): RasterImage & { data: Uint8Array<ArrayBuffer> } {
-  const { width, height } = pictureSize(image, size);
+  const { width, height } = scaledTo(image, size);
   const owners = new Int16Array(width * height).fill(-1);
   eachPixel({ width, height }, image, views, (pixel, view, u, v) => {
     const tokens = view.rows * view.columns;
@@ -222,18 +222,18 @@ export interface SimilarityOptions extends PictureOptions {
 /** How similar each part is to prototype `m`: from black, at the scale's low end, to the prototype's colour at its high end, over the image in grey. */
 export function drawSimilarity(image: RasterImage, views: readonly PrototypeView[], m: number, options: SimilarityOptions = {}): RasterImage {
   const picture = greyPicture(image, options.size ?? 512);
-  const layer = similarityLayer(image, views, m, options).data;
+  const layer = similarityLayer(image, views, m, { ...options, size: Math.max(picture.width, picture.height) }).data;
   for (let pixel = 0; pixel < picture.width * picture.height; pixel++) {
     if (layer[pixel * 4 + 3] !== 0) picture.data.set(layer.subarray(pixel * 4, pixel * 4 + 3), pixel * 3);
   }
   return picture;
 }
 
-/** The colours of {@link drawSimilarity} alone, transparent where the encoder saw nothing. @returns RGBA */
+/** The colours of {@link drawSimilarity} alone, as {@link prototypeLayer} has its own. @returns RGBA */
 export function similarityLayer(
   image: ImageSize, views: readonly PrototypeView[], m: number, { size = 512, colour = prototypeColour, scale = similarityScale(views) }: SimilarityOptions = {},
 ): RasterImage & { data: Uint8Array<ArrayBuffer> } {
-  const { width, height } = pictureSize(image, size);
+  const { width, height } = scaledTo(image, size);
   const data = new Uint8Array(width * height * 4);
   const ink = colour(m);
   eachPixel({ width, height }, image, views, (pixel, view, u, v) => {
@@ -263,14 +263,13 @@ export function drawGroup(image: RasterImage, views: readonly PrototypeView[], g
   return picture;
 }
 
-/** That of the image, or with the longer side as asked for. */
-function pictureSize(image: ImageSize, size: number): ImageSize {
-  const factor = Math.min(1, size / Math.max(image.width, image.height));
+function scaledTo(image: ImageSize, size: number): ImageSize {
+  const factor = size / Math.max(image.width, image.height);
   return { width: Math.max(1, Math.round(image.width * factor)), height: Math.max(1, Math.round(image.height * factor)) };
 }
 
 function greyPicture(image: RasterImage, size: number): RasterImage & { data: Uint8Array } {
-  const { width, height } = pictureSize(image, size);
+  const { width, height } = scaledTo(image, Math.min(size, Math.max(image.width, image.height)));
   const { data, channels } = resizeAntialiased(withoutAlpha(image), width, height);
   const luma = (pixel: number) => (channels === 1 ? data[pixel]! : 0.299 * data[pixel * 3]! + 0.587 * data[pixel * 3 + 1]! + 0.114 * data[pixel * 3 + 2]!);
   return { width, height, channels: 3, data: Uint8Array.from({ length: width * height * 3 }, (_, i) => luma(Math.floor(i / 3))) };

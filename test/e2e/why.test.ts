@@ -56,7 +56,7 @@ describe('see why', () => {
     expect(legend.map((text) => /^Prototype (\d)/.exec(text)?.[1])).toEqual(['1', '2', '3']);
     const shares = legend.map((text) => Number(/(\d+) % of the picture/.exec(text)?.[1] ?? 0));
     expect(Math.abs(shares.reduce((a, b) => a + b, 0) - 100)).toBeLessThanOrEqual(2);
-    expect(await app.page.evaluate(() => document.activeElement?.textContent)).toBe('Why');
+    expect(await app.page.evaluate(() => document.activeElement?.textContent)).toBe('Why defective?');
     // One patch each, that is not blank.
     const exemplars = await app.page.$$eval('.exemplar canvas', (canvases) => canvases.map((canvas) => (canvas as HTMLCanvasElement).toDataURL().length));
     expect(exemplars).toHaveLength(3);
@@ -78,7 +78,7 @@ describe('see why', () => {
   test('arrow keys move the point, and its report: value, prototype, likeness to each', async () => {
     const report = async () => {
       const [readout] = await texts('.readout');
-      const similarities = (await texts('.point .bars li')).map((text) => Number(/-?[\d.]+$/.exec(text)![0]));
+      const similarities = (await texts('.point .bars li')).map((text) => Number(/[−\d.]+$/.exec(text)![0].replace('−', '-')));
       return { readout: readout!, similarities, own: Number(/prototype (\d)/.exec(readout!)![1]) - 1 };
     };
     await app.page.focus('.why .map');
@@ -100,7 +100,7 @@ describe('see why', () => {
   test('the groups have a map each, and their errors where the score is taken have the score as their mean', async () => {
     expect(await texts('.why-maps figcaption > b')).toEqual(['Earlier layers', 'Later layers']);
     expect(await app.page.$$eval('.why-maps .heat', (canvases) => new Set(canvases.map((canvas) => (canvas as HTMLCanvasElement).toDataURL())).size)).toBe(2);
-    const [earlier, later] = await figure('Where the score is') as [number, number];
+    const [earlier, later] = await figure('In the score') as [number, number];
     const score = Number(/score ([\d.]+)/.exec((await texts('.verdict'))[0]!)![1]);
     expect(Math.abs((earlier + later) / 2 - score)).toBeLessThan(0.01 * score);
     const [means, worst] = [await figure('Mean error'), await figure('Worst 1 %')];

@@ -107,11 +107,13 @@ describe('pictures', () => {
   it('come without the image too, transparent where nothing was seen', () => {
     const inner = { ...view, placement: { x: 10, y: 5, scaleX: 5, scaleY: 5 } };
     const at = ({ width, data }: RasterImage, x: number, y: number) => [...data.subarray((y * width + x) * 4, (y * width + x) * 4 + 4)];
-    const layer = prototypeLayer(grey, [inner]);
+    const layer = prototypeLayer(grey, [inner], { size: 40 });
     expect([at(layer, 12, 7), at(layer, 3, 3)]).toEqual([[...prototypeColour(0), 255], [0, 0, 0, 0]]);
     const similar = similarityLayer({ width: 400, height: 200 }, [{ ...view, placement: { x: 0, y: 0, scaleX: 100, scaleY: 100 } }], 0, { size: 40 });
     expect([similar.width, similar.height]).toEqual([40, 20]);
     expect(at(similar, 3, 4)[3]).toBe(255);
+    // An image's smallness is no reason for coarse borders.
+    expect(prototypeLayer(grey, [view], { size: 80 })).toMatchObject({ width: 80, height: 40 });
   });
 
   it('show each patch in its prototype\'s colour over the grey image, and nothing where nothing was seen', () => {

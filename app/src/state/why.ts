@@ -7,7 +7,7 @@ import { live, selected } from './inspect.ts';
 
 export const whyOpen = signal(false);
 /** How strong the prototypes' colours are over the picture. */
-export const layerOpacity = signal(Number(remembered('layer opacity') ?? 0.6));
+export const layerOpacity = signal(Number(remembered('layer opacity') ?? 0.5));
 effect(() => remember('layer opacity', String(layerOpacity.value)));
 
 type Shown = { readonly resultId: string } & ({ readonly explanation: Explanation } | { readonly error: string });

@@ -32,11 +32,12 @@ interface MapViewProps {
   readonly onPoint?: ((point: MapPoint) => void) | undefined;
 }
 
-const percent = (share: number): string => `${100 * share}%`;
+/** For styles. */
+export const percentOf = (share: number): string => `${100 * share}%`;
 
 /** Where the map's layers lie over the picture. */
 function layerStyle({ width, height, mapWidth, mapHeight, x, y, scaleX, scaleY }: MapPlace) {
-  return { left: percent(x / width), top: percent(y / height), width: percent((mapWidth * scaleX) / width), height: percent((mapHeight * scaleY) / height) };
+  return { left: percentOf(x / width), top: percentOf(y / height), width: percentOf((mapWidth * scaleX) / width), height: percentOf((mapHeight * scaleY) / height) };
 }
 
 export function MapView({ picture, alt, place, map, layer, scale, opacity, judgement, point, box, onPoint }: MapViewProps) {
@@ -120,7 +121,7 @@ export function HeatLegend({ scale, mark, format }: { scale: HeatScale; mark?: {
     <div class="legend">
       <div class="legend-bar">
         <canvas ref={canvas} width={256} height={1} aria-hidden="true" />
-        {mark && <i class="legend-mark" style={{ left: percent(share!) }} />}
+        {mark && <i class="legend-mark" style={{ left: percentOf(share!) }} />}
       </div>
       <div class="legend-ends"><span>{format(scale.low)} normal</span>{mark && <span>{mark.label}</span>}<span>{format(scale.high)}</span></div>
     </div>

@@ -13,7 +13,7 @@ import { opacity, type Result } from '../state/inspect.ts';
 import { layerOpacity, tryAgain, why, whyOpen } from '../state/why.ts';
 import type { StoredModel } from '../storage.ts';
 import { groupWords, natureOf, percent, shareMoreAlike, type ModelNature } from '../why.ts';
-import { Bitmap, HeatLegend, MapView, type MapPoint } from './MapView.tsx';
+import { Bitmap, HeatLegend, MapView, percentOf, type MapPoint } from './MapView.tsx';
 
 interface WhyProps {
   readonly model: StoredModel;
@@ -32,6 +32,9 @@ type Prototypes = NonNullable<Explanation['prototypes']>;
 
 export const whyHeadingId = 'why';
 
+/** A cosine; with the minus sign that is as wide as a plus. */
+const likeness = (similarity: number): string => similarity.toFixed(2).replace('-', '−');
+
 const css = (m: number): string => `rgb(${prototypeColour(m).join(' ')})`;
 
 export const Swatch = ({ m }: { m: number }) => <i class="swatch" style={{ background: css(m) }} aria-hidden="true" />;
@@ -43,7 +46,7 @@ export function Why(props: WhyProps) {
   return (
     <div class="why">
       <div class="card-head">
-        <h2 id={whyHeadingId} tabIndex={-1}>Why</h2>
+        <h2 id={whyHeadingId} tabIndex={-1}>{props.judgement.verdict === 'defective' ? 'Why defective?' : 'Why good?'}</h2>
         <button type="button" class="link" onClick={() => { whyOpen.value = false; }}>Close</button>
       </div>
       {!shown && (
@@ -100,7 +103,7 @@ function PrototypePart({ result, picture, map, judgement, scale, point, report, 
             : (
               <div class="legend">
                 <i class="ramp" style={{ background: `linear-gradient(90deg, #000, ${css(chosen)})` }} aria-hidden="true" />
-                <div class="legend-ends"><span>unlike prototype {chosen + 1} ({value(range.low)})</span><span>alike ({value(range.high)})</span></div>
+                <div class="legend-ends"><span>unlike prototype {chosen + 1} ({likeness(range.low)})</span><span>alike ({likeness(range.high)})</span></div>
               </div>
             )}
           <label class="field">Colours over the picture
@@ -112,27 +115,25 @@ function PrototypePart({ result, picture, map, judgement, scale, point, report, 
             {legend.map(({ share, similarity, exemplar, patch }, m) => (
               <li key={m}>
                 <button type="button" class="prototype" aria-pressed={chosen === m} onClick={() => setChosen(chosen === m ? undefined : m)}>
-                  <span class="exemplar" style={{ borderColor: css(m) }} role="img" aria-label="Its patch:">
+                  <span class="exemplar" style={{ borderColor: css(m) }} aria-hidden="true">
                     <Bitmap class="" bitmap={exemplar} />
-                    <i style={{ left: percentage(patch.x), top: percentage(patch.y), width: percentage(patch.width), height: percentage(patch.height) }} />
+                    <i style={{ left: percentOf(patch.x), top: percentOf(patch.y), width: percentOf(patch.width), height: percentOf(patch.height) }} />
                   </span>
                   <span class="prototype-text">
                     <b><Swatch m={m} /> Prototype {m + 1}</b>
-                    <span class="muted">{similarity === null ? 'no patch is most like it' : `${percent(share)} of the picture, likeness ${value(similarity)}`}</span>
+                    <span class="muted">{similarity === null ? 'not used in this picture' : `${percent(share)} of the picture, likeness ${likeness(similarity)}`}</span>
                   </span>
                 </button>
               </li>
             ))}
           </ul>
-          <p class="muted small">Choose one to see where the picture is like it; choose it again for all. The small picture is the patch that is most like it.</p>
+          <p class="muted small">Choose one to see where the picture is like it; choose it again for all. The frame in the small picture is around the patch nearest to it.</p>
           <Point report={report} prototypes={prototypes} />
         </div>
       </div>
     </section>
   );
 }
-
-const percentage = (share: number): string => `${100 * share}%`;
 
 function Point({ report, prototypes: { found, scale: { low, high } } }: { report: PointReport | undefined; prototypes: Prototypes }) {
   if (!report) return <p class="muted">Click a point of any map, or move it with the arrow keys.</p>;
@@ -150,8 +151,8 @@ function Point({ report, prototypes: { found, scale: { low, high } } }: { report
         {token.similarities.map((similarity, m) => (
           <li key={m} class={m === token.prototype ? 'own' : ''}>
             <span aria-hidden="true">{m + 1}</span><span class="sr-only">Prototype {m + 1}: </span>
-            <i aria-hidden="true"><b style={{ width: percentage(Math.min(1, Math.max(0, (similarity - low) / (high - low)))), background: css(m) }} /></i>
-            <span>{similarity.toFixed(2)}</span>
+            <i aria-hidden="true"><b style={{ width: percentOf(Math.min(1, Math.max(0, (similarity - low) / (high - low)))), background: css(m) }} /></i>
+            <span>{likeness(similarity)}</span>
           </li>
         ))}
       </ol>
@@ -188,7 +189,7 @@ function GroupPart({ model, result, picture, scale, point, onPoint, explanation,
               <dl class="figures">
                 <Figure title={`Mean ${what}`}>{value(group.mean)}</Figure>
                 <Figure title="Worst 1 %">{value(group.highest)}</Figure>
-                <Figure title="Where the score is">{value(group.inScore)}</Figure>
+                <Figure title="In the score">{value(group.inScore)}</Figure>
                 <Figure title="At the point">{at(group.map) ?? '–'}</Figure>
               </dl>
             </figcaption>
