@@ -50,7 +50,9 @@ describe('see why', () => {
     await app.giveFiles('Open a model file', [at('prototypes.safetensors')]);
     await app.expectText(/prototypes is opened and kept/);
     await inspect('first.png', 'second.png');
-    await app.click('See why');
+    await (await app.page.waitForSelector('.map'))!.click();
+    await app.expectText(/Value here: [\d.e-]+\s+Which prototype/);
+    await app.click('Which prototype was it compared with?');
     await app.expectText(/What each patch was compared with/, minutes(2));
     const legend = await texts('.prototypes li');
     expect(legend.map((text) => /^Prototype (\d)/.exec(text)?.[1])).toEqual(['1', '2', '3']);
@@ -131,6 +133,8 @@ describe('see why', () => {
     await app.expectText(/This model has no prototypes\. It is a memory/, minutes(2));
     expect(await texts('.prototypes li')).toEqual([]);
     expect(await figure('Mean distance')).toHaveLength(2);
+    await app.click('Close the explanation');
+    await app.expectText(/Value here: [\d.e-]+\s+See why/);
     expect(app.problems.join('\n')).toBe('');
   }, minutes(3));
 });

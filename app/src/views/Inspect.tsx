@@ -1,6 +1,6 @@
 /** Inspection: pictures in, the chosen one with its map and verdict, and the table of all. */
 import { useEffect, useMemo, useState } from 'preact/hooks';
-import { inspectPoint } from '../../../src/inspect/prototypes.ts';
+import { hasPrototypes, inspectPoint } from '../../../src/inspect/prototypes.ts';
 import { plural, value } from '../format.ts';
 import { judge } from '../judge.ts';
 import { show } from '../state/app.ts';
@@ -123,6 +123,7 @@ function Viewer({ model, result }: { model: StoredModel; result: Result }) {
             ? <>Value here: <b>{value(map[point.y * place.mapWidth + point.x]!)}</b>{prototype !== undefined && <>, compared with <Swatch m={prototype} /> prototype {prototype + 1}</>}</>
             : <span class="muted">Click the map for the value at a point.</span>}
         </p>
+        {point && !whyOpen.value && hasPrototypes(model.metadata) && <button type="button" class="link left" onClick={seeWhy}>Which prototype was it compared with?</button>}
         <button type="button" class="button" aria-expanded={whyOpen.value} onClick={() => { if (whyOpen.value) whyOpen.value = false; else seeWhy(); }}>{whyOpen.value ? 'Close the explanation' : 'See why'}</button>
         {judgement && judgement.verdict === 'defective' && judgement.regions.length > 0 && (
           <details open>

@@ -121,7 +121,7 @@ function PrototypePart({ result, picture, map, judgement, scale, point, report, 
                   </span>
                   <span class="prototype-text">
                     <b><Swatch m={m} /> Prototype {m + 1}</b>
-                    <span class="muted">{similarity === null ? 'not used in this picture' : `${percent(share)} of the picture, likeness ${likeness(similarity)}`}</span>
+                    <span class="muted">{similarity === null ? 'nearest to none of the patches' : `${percent(share)} of the picture, likeness ${likeness(similarity)}`}</span>
                   </span>
                 </button>
               </li>
