@@ -1,8 +1,7 @@
 /**
  * Suites are told apart by what a test file imports, so that none can be put into the wrong one: `gpu` reaches an
- * adapter through test/support/gpu.ts, `chrome` a browser through test/support/chrome.ts, `pure` neither. `app`, the page
- * as a person uses it (test/support/app-page.ts), takes as long as all others together and is run by its own command, `npm run test:app`.
- * test/run.mjs runs each where it belongs; `npx vitest run test/…` runs anything, on the adapter that INP_ADAPTER names.
+ * adapter through test/support/gpu.ts, `chrome` a browser through test/support/chrome.ts, `app` the inspection page through
+ * test/support/app-page.ts, `pure` none of these. test/run.mjs runs each where it belongs; `npx vitest run test/…` runs anything, on the adapter that INP_ADAPTER names.
  */
 import { defineConfig } from 'vitest/config';
 import { goldenFolder } from './test/support/golden-folder.ts';

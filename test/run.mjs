@@ -41,6 +41,7 @@ if (total.failed === 0) {
     run(`on ${adapter.choice} (${adapter.name})`, { suite: 'gpu', adapter: adapter.choice, exclude });
   }
   run('in headless Chrome', { suite: 'chrome' });
+  if (!onlyGolden) run('of the inspection page', { suite: 'app' });
 }
 console.log(`\n${((performance.now() - started) / 1000).toFixed(0)} s in all`);
 console.log(`${total.passed} passed, ${total.failed} failed`);

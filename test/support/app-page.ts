@@ -23,6 +23,39 @@ export interface AppPageOptions {
   readonly flags?: readonly string[];
 }
 
+/** Far more than anything takes: a software adapter on a machine that has other work may be thirty times slower than on an idle one. */
+export const patience = 20 * 60_000;
+
+/** What the page has done, for tests that come later than it happened. */
+interface PageRecords {
+  /** Messages that were shown, and that no test has asked for yet. */
+  noticesTold: string[];
+  mostFramesAtWork: number;
+}
+
+/** Runs in the page before its own script. */
+function keepRecords(): void {
+  const records = Object.assign(globalThis as unknown as PageRecords, { noticesTold: [], mostFramesAtWork: 0 });
+  const seen = new WeakSet<HTMLElement>();
+  new MutationObserver(() => {
+    for (const notice of document.querySelectorAll<HTMLElement>('.notice')) {
+      if (!seen.has(notice)) records.noticesTold.push(notice.innerText);
+      seen.add(notice);
+    }
+  }).observe(document, { childList: true, subtree: true });
+  const frames = new Set<number>();
+  const watched = new Set<Worker>();
+  const post = Worker.prototype.postMessage;
+  Worker.prototype.postMessage = function (this: Worker, message: { call: number; name: string }, ...rest: unknown[]): void {
+    if (message.name === 'inspectFrame') {
+      if (!watched.has(this)) this.addEventListener('message', ({ data }: MessageEvent<{ call: number }>) => { frames.delete(data.call); });
+      watched.add(this);
+      records.mostFramesAtWork = Math.max(records.mostFramesAtWork, frames.add(message.call).size);
+    }
+    (post as (...all: unknown[]) => void).call(this, message, ...rest);
+  };
+}
+
 /** A path of its own, because a page that is built must work under any. */
 const path = '/any/sub-path/';
 
@@ -53,15 +86,16 @@ export class AppPage {
       '--accept-lang=en-US',
       ...(camera === undefined ? [] : ['--use-fake-ui-for-media-stream', '--use-fake-device-for-media-stream', `--use-file-for-fake-video-capture=${camera}`]),
       ...flags,
-    ]);
+    ], { protocolTimeout: patience });
     try {
       const page = await browser.newPage();
       await page.setViewport({ width: 1200, height: 900 });
       const app = new AppPage(browser, page, server, downloads);
-      page.setDefaultTimeout(60_000);
+      page.setDefaultTimeout(patience);
       page.on('pageerror', (error) => app.problems.push(String(error)));
       page.on('console', (message) => { if (message.type() === 'error') app.problems.push(message.text()); });
       page.on('request', (request: HTTPRequest) => app.requests.push({ url: request.url(), method: request.method(), body: request.postData() }));
+      await page.evaluateOnNewDocument(keepRecords);
       const session = await browser.target().createCDPSession();
       await session.send('Browser.setDownloadBehavior', { behavior: 'allow', downloadPath: downloads });
       await app.goto();
@@ -92,9 +126,24 @@ export class AppPage {
     return this.page.waitForSelector(`::-p-aria([name="${name}"][role="${role}"])`) as Promise<ElementHandle>;
   }
 
-  async click(name: string, role = 'button'): Promise<void> {
+  /** Waits until it can be used. */
+  async enabled(name: string, role = 'button'): Promise<ElementHandle> {
     const element = await this.find(name, role);
-    await element.evaluate((node) => (node as unknown as { click(): void }).click());
+    await this.page.waitForFunction((node) => !(node as HTMLButtonElement).disabled, { polling: 'mutation' }, element);
+    return element;
+  }
+
+  async click(name: string, role = 'button'): Promise<void> {
+    await (await this.enabled(name, role)).evaluate((node) => (node as unknown as { click(): void }).click());
+  }
+
+  /** Clicks a button in the very moment in which the page's text fits: what passes quickly is not missed. */
+  async clickWhen(pattern: RegExp, button: string): Promise<void> {
+    await this.page.waitForFunction((source, name) => {
+      if (!new RegExp(source).test(document.body.innerText)) return false;
+      [...document.querySelectorAll('button')].find(({ innerText }) => innerText === name)!.click();
+      return true;
+    }, { polling: 50 }, pattern.source, button);
   }
 
   async fill(name: string, text: string, role: string): Promise<void> {
@@ -118,15 +167,32 @@ export class AppPage {
   }
 
   /** Waits until the page's text fits; a failure says what was there, messages of the page's included. */
-  async expectText(pattern: RegExp, timeout = 120_000): Promise<string> {
-    const end = Date.now() + timeout;
-    for (;;) {
-      const text = await this.text();
+  expectText(pattern: RegExp, timeout = patience): Promise<string> {
+    return this.expectIn(() => this.text(), pattern, timeout);
+  }
+
+  /** Waits for a message, which may have gone from the page meanwhile; asks only for what came after the last one asked for. */
+  expectNotice(pattern: RegExp): Promise<string> {
+    return this.expectIn(() => this.page.evaluate((source) => {
+      const { noticesTold } = globalThis as unknown as PageRecords;
+      const found = noticesTold.findIndex((text) => new RegExp(source).test(text));
+      return (found < 0 ? noticesTold : noticesTold.splice(0, found + 1).slice(found)).join('\n');
+    }, pattern.source), pattern);
+  }
+
+  private async expectIn(read: () => Promise<string>, pattern: RegExp, timeout = patience): Promise<string> {
+    for (const end = Date.now() + timeout; ;) {
+      const text = await read();
       const found = pattern.exec(text);
       if (found) return found[0];
-      if (Date.now() > end) throw new Error(`Waited for ${pattern}; the page says:\n${text}`);
-      await new Promise((resolve) => setTimeout(resolve, 150));
+      if (Date.now() > end) throw new Error(`Waited for ${pattern}; found:\n${text}\nThe page says:\n${await this.text()}`);
+      await new Promise((resolve) => setTimeout(resolve, 100));
     }
+  }
+
+  /** Of the frames that the page has given to its worker, the most that were there at one time. */
+  mostFramesAtWork(): Promise<number> {
+    return this.page.evaluate(() => (globalThis as unknown as PageRecords).mostFramesAtWork);
   }
 
   async view(name: 'Teach' | 'Inspect' | 'Models'): Promise<void> {
@@ -165,7 +231,7 @@ export class AppPage {
   async downloaded(start: () => Promise<void>, name: RegExp): Promise<string> {
     for (const file of readdirSync(this.downloads)) if (name.test(file)) rmSync(join(this.downloads, file));
     await start();
-    for (let i = 0; i < 600; i++) {
+    for (const end = Date.now() + patience; Date.now() < end;) {
       const file = readdirSync(this.downloads).find((other) => name.test(other) && !other.endsWith('.crdownload'));
       if (file !== undefined) return join(this.downloads, file);
       await new Promise((resolve) => setTimeout(resolve, 100));
@@ -173,22 +239,31 @@ export class AppPage {
     throw new Error(`No file ${name} was downloaded; there are ${readdirSync(this.downloads).join(', ') || 'none'}. The page says:\n${await this.text()}`);
   }
 
-  /** Violations that axe-core finds in what is shown, as one line each. */
+  /** Violations that axe-core finds in what is shown, light and dark, as one line each. */
   async accessibilityProblems(): Promise<string[]> {
-    const source = readFileSync(join(projectRoot, 'app/node_modules/axe-core/axe.min.js'), 'utf8');
     // As a debugger's script, which the page's policy does not concern.
-    await this.page.evaluate(source);
-    return this.page.evaluate(async () => {
-      const { violations } = await (globalThis as unknown as { axe: { run(options: object): Promise<{ violations: { id: string; help: string; nodes: { html: string; failureSummary: string }[] }[] }> } }).axe
-        .run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'] });
-      return violations.flatMap(({ id, help, nodes }) => nodes.map(({ html, failureSummary }) => `${id}: ${help}: ${html.slice(0, 200)} ${failureSummary.replaceAll('\n', ' ')}`));
-    });
+    if (!await this.page.evaluate(() => 'axe' in globalThis)) await this.page.evaluate(readFileSync(join(projectRoot, 'app/node_modules/axe-core/axe.min.js'), 'utf8'));
+    const problems: string[] = [];
+    for (const scheme of ['light', 'dark']) {
+      await this.page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: scheme }]);
+      problems.push(...await this.page.evaluate(async (colours) => {
+        const { violations } = await (globalThis as unknown as { axe: { run(options: object): Promise<{ violations: { id: string; help: string; nodes: { html: string; failureSummary: string }[] }[] }> } }).axe
+          .run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'] });
+        return violations.flatMap(({ id, help, nodes }) => nodes.map(({ html, failureSummary }) => `${colours}: ${id}: ${help}: ${html.slice(0, 200)} ${failureSummary.replaceAll('\n', ' ')}`));
+      }, scheme));
+    }
+    return problems;
   }
 
   /** The page's longest task while something is done: milliseconds of its main thread, and of the clock, in which other processes take their share. */
   async longestTask(during: () => Promise<void>): Promise<{ thread: number; clock: number }> {
     await this.page.tracing.start({ categories: ['toplevel'] });
-    await during();
+    try {
+      await during();
+    } catch (error) {
+      await this.page.tracing.stop();
+      throw error;
+    }
     interface TraceEvent { name: string; pid: number; tid: number; dur?: number; tdur?: number; args: { name?: string } }
     const { traceEvents } = JSON.parse(Buffer.from((await this.page.tracing.stop())!).toString()) as { traceEvents: TraceEvent[] };
     const main = new Set(traceEvents.filter(({ name, args }) => name === 'thread_name' && args.name === 'CrRendererMain').map(({ pid, tid }) => `${pid} ${tid}`));

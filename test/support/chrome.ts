@@ -7,7 +7,7 @@
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { build } from 'esbuild';
-import type { Browser, Page } from 'puppeteer';
+import type { Browser, LaunchOptions, Page } from 'puppeteer';
 import { launchChrome } from './launch-chrome.ts';
 
 const policy = "default-src 'none'; script-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -89,9 +89,9 @@ export async function crashGpuOf(browser: Browser): Promise<void> {
 }
 
 /** The user's own Chrome where it is named; else, where it is there, the packaged one, which is the same everywhere. */
-export function launch(flags: readonly string[] = []): Promise<Browser> {
+export function launch(flags: readonly string[] = [], options: LaunchOptions = {}): Promise<Browser> {
   const isNamed = process.env['CHROME_PATH'] !== undefined || process.env['PUPPETEER_EXECUTABLE_PATH'] !== undefined;
-  return launchChrome(isNamed || process.platform !== 'linux' || process.arch !== 'x64' ? 'auto' : 'swiftshader', flags);
+  return launchChrome(isNamed || process.platform !== 'linux' || process.arch !== 'x64' ? 'auto' : 'swiftshader', flags, options);
 }
 
 async function bundle(script: string): Promise<Uint8Array> {
