@@ -397,7 +397,8 @@ describe('the camera', () => {
     });
     await tab.goto(`${app.url}#inspect`);
     await tab.locator('::-p-aria(Go live)').setTimeout(patience).click();
-    await tab.waitForFunction(() => document.body.innerText.includes('The camera was refused. Allow it for this page'), { timeout: patience });
+    const told = await tab.waitForFunction(() => document.querySelector<HTMLElement>('.note.error')?.innerText, { polling: 100, timeout: patience });
+    expect(await told.jsonValue()).toContain('The camera was refused. Allow it for this page');
     await tab.close();
   });
 });
@@ -489,6 +490,6 @@ test('the second visit works without a network', async () => {
   await app.page.setOfflineMode(true);
   await app.goto();
   await inspectWith('Metal');
-  await app.giveFiles('Choose pictures', [pictures[1]!.path]);
+  await app.giveFiles('Choose pictures', [pictures[2]!.path]);
   await app.expectText(/1 defective of 1\b/);
 });
