@@ -9,7 +9,7 @@ import { dirname, join } from 'node:path';
 import { InputError } from '../errors.ts';
 import { METRIC_NAMES, type EvaluationMetrics } from '../evaluate/evaluate.ts';
 import type { CategoryResult, Mistake } from './evaluation.ts';
-import { resultRows } from './evaluation-table.ts';
+import { KIND_METRICS, resultRows } from './evaluation-table.ts';
 import { escapeHtml, imageUri, STYLE } from './report.ts';
 
 export interface EvaluationReport {
@@ -141,9 +141,10 @@ function thresholdPanel({ category, threshold, thresholdRule, falsePositiveRate,
 <h3>${escapeHtml(category)}</h3>
 <p class="rates"><span class="good-text">${percent(falsePositiveRate)}</span> false alarms <span class="defective-text">${percent(missRate)}</span> misses <span>${imagesPerSecond.toPrecision(3)} images/s</span></p>
 <div class="histogram-plot"><canvas id="histogram${i}" role="img" aria-label="Scores of ${escapeHtml(category)} with the threshold"></canvas></div>
-<details><summary>${Number.isFinite(threshold) ? `Threshold ${threshold.toPrecision(4)}` : 'No threshold'}; flagged by kind</summary>
+<details><summary>${Number.isFinite(threshold) ? `Threshold ${threshold.toPrecision(4)}` : 'No threshold'}; kinds of defect</summary>
 ${Number.isFinite(threshold) ? `<p>${escapeHtml(thresholdRule)}.</p>` : ''}
-<table><tbody>${perFolder.map(({ defect, images, flagged }) => `<tr><th scope="row">${escapeHtml(defect)}</th><td>${flagged ?? '–'} of ${images}</td></tr>`).join('')}</tbody></table></details>
+<table><thead><tr><th scope="col">kind</th><th scope="col">flagged</th>${KIND_METRICS.map(([, name]) => `<th scope="col">${name}</th>`).join('')}</tr></thead>
+<tbody>${perFolder.map(({ defect, images, flagged, metrics }) => `<tr><th scope="row">${escapeHtml(defect)}</th><td>${flagged ?? '–'} of ${images}</td>${KIND_METRICS.map(([key]) => `<td>${metrics ? metrics[key]?.toFixed(3) ?? '–' : ''}</td>`).join('')}</tr>`).join('')}</tbody></table></details>
 </figure>`;
 }
 

@@ -1,11 +1,12 @@
 /** An evaluation as text: the table that people read, and the CSV that spreadsheets do. */
 import { METRIC_NAMES, averageMetrics, type EvaluationMetrics } from '../evaluate/evaluate.ts';
 import { table } from './commands/context.ts';
-import type { CategoryResult } from './evaluation.ts';
+import type { CategoryResult, KindOutcome } from './evaluation.ts';
+
+const number = (value: number | null | undefined): string => value?.toFixed(3) ?? '-';
 
 /** One row per category, the seven metrics as columns. */
 export function metricsTable(rows: readonly (readonly [string, EvaluationMetrics])[], title = ''): string {
-  const number = (value: number | null) => (value === null ? '-' : value.toFixed(3));
   return table(
     [title, ...METRIC_NAMES.map(([, name]) => name)],
     rows.map(([name, evaluation]) => [name, ...METRIC_NAMES.map(([key]) => number(evaluation[key]))]),
@@ -26,6 +27,18 @@ export function thresholdTable(results: readonly CategoryResult[]): string {
     ['', 'threshold', 'false alarms', 'misses', 'images', 'images/s'],
     results.map(({ category, threshold, falsePositiveRate, missRate, outcomes, imagesPerSecond }) => [category, Number.isFinite(threshold) ? threshold.toPrecision(4) : '-', percent(falsePositiveRate), percent(missRate), String(outcomes.length), imagesPerSecond.toPrecision(3)]),
     [1, 2, 3, 4, 5],
+  );
+}
+
+/** What is told of each kind of defect: how well images, and pixels, are told from good ones. */
+export const KIND_METRICS = METRIC_NAMES.filter(([key]) => ['imageAuroc', 'pixelAuroc', 'pixelAp', 'aupro'].includes(key));
+
+/** Which kinds of defect are found: flagged images, and each kind's metrics against the good images. */
+export function kindsTable(kinds: readonly KindOutcome[]): string {
+  return table(
+    ['kind', 'images', 'flagged', ...KIND_METRICS.map(([, name]) => name)],
+    kinds.map(({ defect, images, flagged, metrics }) => [defect, String(images), String(flagged ?? '-'), ...KIND_METRICS.map(([key]) => (metrics ? number(metrics[key]) : ''))]),
+    [1, 2, ...KIND_METRICS.map((_, i) => i + 3)],
   );
 }
 

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import type { LabelledImage } from '../data/dataset.ts';
 import type { RasterImage } from '../data/image.ts';
 import { InputError } from '../errors.ts';
-import { Evaluator, type Evaluation, type EvaluationCurves } from '../evaluate/evaluate.ts';
+import { Evaluator, METRIC_NAMES, type Evaluation, type EvaluationCurves, type EvaluationMetrics, type EvaluationSample } from '../evaluate/evaluate.ts';
 import { groundTruth } from '../inspect/ground-truth.ts';
 import { TRUTH_OUTLINE } from '../inspect/heatmap.ts';
 import type { InspectOptions, Inspector } from '../inspect/inspector.ts';
@@ -28,7 +28,16 @@ export interface OutcomeRates {
   readonly falsePositiveRate: number | null;
   /** Share of the defective images that were not; null without any. */
   readonly missRate: number | null;
-  readonly perFolder: { readonly defect: string; readonly images: number; readonly flagged: number | null }[];
+  readonly perFolder: KindOutcome[];
+}
+
+/** The images of one kind: good ones, or those with one kind of defect. */
+export interface KindOutcome {
+  readonly defect: string;
+  readonly images: number;
+  readonly flagged: number | null;
+  /** Of a kind of defect against all good images. */
+  readonly metrics?: EvaluationMetrics;
 }
 
 /** An image that was judged wrongly, with pictures to look at. */
@@ -83,6 +92,7 @@ export async function evaluateCategory(inspector: Inspector, category: OpenCateg
   const tests = new Map(limitPerFolder(category.tests, limitPerClass).map((test) => [join(folder, test.path), test]));
   const { metadata, threshold, calibration } = inspector;
   const evaluator = new Evaluator();
+  const kinds = new KindEvaluators([...tests.values()]);
   const outcomes: Outcome[] = [];
   const skipped: FailedImage[] = [];
   let mistakes: Mistake[] = [];
@@ -100,7 +110,9 @@ export async function evaluateCategory(inspector: Inspector, category: OpenCateg
       const { score, map, mapWidth: width, mapHeight: height, verdict } = inspection;
       const truth = await readMask(test, folder, { ...image, name: file });
       const mask = truth && groundTruth(truth, inspection, metadata);
-      evaluator.add({ name: file, score, label: test.label, map, width, height, ...(mask && { mask }) });
+      const sample: EvaluationSample = { name: file, score, label: test.label, map, width, height, ...(mask && { mask }) };
+      evaluator.add(sample);
+      kinds.add(sample, test.defect);
       const outcome: Outcome = { file, score, defect: test.defect, label: test.label, ...(Number.isFinite(threshold) && { flagged: verdict === 'defective' }) };
       outcomes.push(outcome);
       const margin = Math.abs(score / threshold - 1);
@@ -119,11 +131,39 @@ export async function evaluateCategory(inspector: Inspector, category: OpenCateg
   const inspecting = (performance.now() - started) / 1000;
   const evaluation = evaluator.result();
   const curves = evaluator.curves();
+  const rates = outcomeRates(outcomes);
+  const perFolder = rates.perFolder.map((kind): KindOutcome => {
+    const metrics = kinds.metricsOf(kind.defect, evaluation);
+    return { ...kind, ...(metrics && { metrics }) };
+  });
   return {
-    category: name, evaluation, curves, threshold, thresholdRule: calibration.rule, ...outcomeRates(outcomes), outcomes, mistakes, skipped,
+    category: name, evaluation, curves, threshold, thresholdRule: calibration.rule, ...rates, perFolder, outcomes, mistakes, skipped,
     imagesPerSecond: outcomes.length / inspecting,
     seconds: { inspecting, metrics: (performance.now() - started) / 1000 - inspecting },
   };
+}
+
+/** Measures each kind of defect against all good images, where there are several. */
+class KindEvaluators {
+  private readonly kinds: ReadonlySet<string>;
+  private readonly evaluators: ReadonlyMap<string, Evaluator>;
+
+  constructor(tests: readonly LabelledImage[]) {
+    this.kinds = new Set(tests.filter(({ label }) => label === 1).map(({ defect }) => defect));
+    // Smaller than the whole's, because there may be many: a quarter of the distinct scores, in all a few hundred megabytes at most.
+    this.evaluators = new Map(this.kinds.size < 2 ? [] : [...this.kinds].map((kind) => [kind, new Evaluator({ bufferSize: 2 ** 20, mostDistinct: 2 ** 22 })]));
+  }
+
+  add(sample: EvaluationSample, defect: string): void {
+    for (const [kind, evaluator] of this.evaluators) if (sample.label === 0 || kind === defect) evaluator.add(sample);
+  }
+
+  /** @param whole where there is one kind alone, its metrics */
+  metricsOf(defect: string, whole: Evaluation): EvaluationMetrics | undefined {
+    if (!this.kinds.has(defect)) return undefined;
+    const evaluation = this.evaluators.get(defect)?.result() ?? whole;
+    return Object.fromEntries(METRIC_NAMES.map(([key]) => [key, evaluation[key]])) as unknown as EvaluationMetrics;
+  }
 }
 
 /** The first images, in name order, of each kind. */

@@ -1,7 +1,7 @@
 // The commands around the engine, with a stand-in for it that scores an image by its brightness: what is written where,
 // what is skipped, what is kept when a run stops, and what programs are told. The engine itself has its own tests.
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
@@ -327,9 +327,24 @@ describe('evaluate', () => {
       expect(json[key]).toBeGreaterThan(0.9);
       expect(json[key]).toBeLessThanOrEqual(1);
     }
-    expect(json.perFolder).toEqual([{ defect: 'good', images: 3, flagged: 0 }, { defect: 'spot', images: 3, flagged: 3 }]);
+    const { imageAuroc, imageAp, imageF1Max, pixelAuroc, pixelAp, pixelF1Max, aupro } = json;
+    expect(json.perFolder).toEqual([{ defect: 'good', images: 3, flagged: 0 }, { defect: 'spot', images: 3, flagged: 3, metrics: { imageAuroc, imageAp, imageF1Max, pixelAuroc, pixelAp, pixelF1Max, aupro } }]);
+    expect(stderr).toMatch(/^kind +images +flagged +I-AUROC +P-AUROC +P-AP +AUPRO\ngood +3 +0\nspot +3 +3 +1\.000/m);
     expect(json.seconds.total).toBeGreaterThan(0);
     expect(stderr).toContain('I-AUROC');
+  });
+
+  it('measures each kind of defect against the good images', async () => {
+    await cp(path('set'), path('kinds'), { recursive: true });
+    // A kind that nobody could see.
+    for (const [to, from] of [['test/unseen/0.png', 'test/good/0.png'], ['ground_truth/unseen/0_mask.png', 'ground_truth/spot/0_mask.png']] as const) await cp(path('set', from), path('kinds', to));
+    const { json } = await run(['evaluate', '--model', path('model'), '--data', path('kinds'), '--json']);
+    const [good, spot, unseen] = json.perFolder;
+    expect([good.defect, good.metrics]).toEqual(['good', undefined]);
+    expect(spot).toMatchObject({ defect: 'spot', images: 3, flagged: 3, metrics: { imageAuroc: 1, pixelAuroc: 1, pixelAp: 1 } });
+    expect(unseen).toMatchObject({ defect: 'unseen', images: 1, flagged: 0, metrics: { imageAuroc: 0.5 } });
+    expect(json.pixelAp).toBeGreaterThan(unseen.metrics.pixelAp);
+    expect(json.pixelAp).toBeLessThan(1);
   });
 
   it('takes the first images of each folder', async () => {

@@ -12,9 +12,9 @@ import type { ModelMetadata } from '../../inspect/model-file.ts';
 import type { Precision } from '../../model/parameters.ts';
 import { modelFileName, openDatasets, type OpenCategory } from '../dataset.ts';
 import { evaluateCategory, outcomeRates, ratesInWords, type CategoryResult, type EvaluateCategoryOptions } from '../evaluation.ts';
-import { metricsTable, resultRows, resultsCsv, thresholdTable } from '../evaluation-table.ts';
+import { kindsTable, metricsTable, resultRows, resultsCsv, thresholdTable } from '../evaluation-table.ts';
 import { readFileChecked, writeFileAtomic } from '../files.ts';
-import { duration, table, type CommandContext, type CommonOptions, type Progress } from './context.ts';
+import { duration, type CommandContext, type CommonOptions, type Progress } from './context.ts';
 import { openEncoderOf } from './encoders.ts';
 import { inspectOptions, tilesInWords, type FramingOptions } from './inspect.ts';
 import { prepareOutputFile } from './output.ts';
@@ -83,7 +83,7 @@ export async function evaluate(options: EvaluateCommandOptions, context: Command
       const [{ threshold, perFolder }] = results as [CategoryResult];
       context.say();
       context.field('Threshold', Number.isFinite(threshold) ? `${threshold.toPrecision(4)}: ${ratesInWords(results[0]!)}` : 'none: give one with --threshold to have verdicts');
-      context.say(table(['kind', 'images', 'flagged'], perFolder.map(({ defect, images, flagged }) => [defect, String(images), String(flagged ?? '-')]), [1, 2]));
+      context.say(kindsTable(perFolder));
     }
     context.say();
     context.field('Time', Object.entries(seconds).map(([phase, time]) => `${phase} ${duration(time)}`).join(', '));
