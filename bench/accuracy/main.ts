@@ -12,6 +12,7 @@ import type { DatasetCategory, LabelledImage } from '../../src/data/dataset.ts';
 import { proceduralSet } from '../../src/data/procedural.ts';
 import { METRIC_NAMES, type EvaluationMetrics } from '../../src/evaluate/evaluate.ts';
 import { openDatasets } from '../../src/node/dataset.ts';
+import type { KindOutcome } from '../../src/node/evaluation.ts';
 import { writeFileAtomic } from '../../src/node/files.ts';
 import { encodePng } from '../../src/node/images.ts';
 import { findings, markdown, type Cell, type Table } from './table.ts';
@@ -97,9 +98,10 @@ async function run({ data, categories: only, settings: wanted, drawn, out, encod
       console.error(`\n${setting.title}: ${name}`);
       const training = await trainOnce(job, join(out, 'models'), figures, encoder, category, command);
       const started = performance.now();
-      const result = await command(['evaluate', '--model', modelFile(job, join(out, 'models')), '--data', category(name), ...job.evaluate]) as EvaluationMetrics & { images: number };
+      const result = await command(['evaluate', '--model', modelFile(job, join(out, 'models')), '--data', category(name), ...job.evaluate]) as EvaluationMetrics & Evaluated;
       const cell: Cell = {
         setting: setting.id, title: setting.title, category: name, images: result.images,
+        kinds: Object.fromEntries(result.categories[0]!.perFolder.flatMap(({ defect, metrics }) => (metrics ? [[defect, metrics.pixelAp]] : []))),
         ...Object.fromEntries(METRIC_NAMES.map(([key]) => [key, result[key]])) as unknown as EvaluationMetrics,
         seconds: { training, evaluating: (performance.now() - started) / 1000 },
       };
@@ -114,6 +116,12 @@ async function run({ data, categories: only, settings: wanted, drawn, out, encod
 }
 
 const modelFile = (job: Job, models: string): string => join(models, `${job.model}.safetensors`);
+
+/** What `evaluate --json` says besides the metrics. */
+interface Evaluated {
+  readonly images: number;
+  readonly categories: readonly { readonly perFolder: readonly KindOutcome[] }[];
+}
 
 /** @returns seconds, those of the model it goes on from included; 0 where it was there */
 async function trainOnce(job: Job, models: string, figures: { size: number; batchSize: number; seed: number }, encoder: string, category: (name: string) => string, command: (args: readonly string[]) => Promise<unknown>): Promise<number> {

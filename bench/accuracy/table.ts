@@ -7,6 +7,8 @@ export interface Cell extends EvaluationMetrics {
   readonly title: string;
   readonly category: string;
   readonly images: number;
+  /** P-AP of each kind of defect against the good images. */
+  readonly kinds: Readonly<Record<string, number | null>>;
   /** Of this cell alone: a model that another cell trained counts there. */
   readonly seconds: { readonly training: number; readonly evaluating: number };
 }
@@ -26,7 +28,10 @@ export function markdown({ conditions, categories, cells }: Table, settings: rea
     const found = of(id);
     return found.length === 0 ? [] : [row(title, averageMetrics(found))];
   }).join('\n');
-  const sections = categories.filter((name) => cells.some((cell) => cell.category === name)).map((name) => `### ${name}\n\n${header}\n${rows((id) => cells.filter((cell) => cell.setting === id && cell.category === name))}`);
+  const sections = categories.filter((name) => cells.some((cell) => cell.category === name)).map((name) => {
+    const own = cells.filter((cell) => cell.category === name);
+    return `### ${name}\n\n${header}\n${rows((id) => own.filter((cell) => cell.setting === id))}${kindsTable(own, settings, number)}`;
+  });
   const means = rows((id) => {
     const own = cells.filter((cell) => cell.setting === id);
     return own.length === categories.length ? own : [];
@@ -35,17 +40,38 @@ export function markdown({ conditions, categories, cells }: Table, settings: rea
   return `${Object.entries(conditions).filter(([, value]) => value !== undefined).map(([name, value]) => `${name} ${String(value)}`).join(', ')}\n\n${[...sections, ...whole].join('\n\n')}\n`;
 }
 
+/** P-AP by kind of defect, where there are several: over all pixels the largest kind rules. */
+function kindsTable(cells: readonly Cell[], settings: readonly Pick<Setting, 'id' | 'title'>[], number: (value: number | null) => string): string {
+  const kinds = [...new Set(cells.flatMap((cell) => Object.keys(cell.kinds)))];
+  if (kinds.length < 2) return '';
+  const rows = settings.flatMap(({ id, title }) => {
+    const cell = cells.find(({ setting }) => setting === id);
+    return cell ? [`| ${title} | ${kinds.map((kind) => number(cell.kinds[kind] ?? null)).join(' | ')} | ${number(meanOfKinds(cell))} |`] : [];
+  });
+  return `\n\nP-AP of each kind of defect against the good images:\n\n| setting | ${kinds.join(' | ')} | mean |\n|---|${'---|'.repeat(kinds.length + 1)}\n${rows.join('\n')}`;
+}
+
+function meanOfKinds({ kinds }: Cell): number | null {
+  const values = Object.values(kinds).filter((value) => value !== null);
+  return values.length === 0 ? null : values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
 /** What must hold by the papers, category by category: each line says what was found, and whether it goes the other way. */
 export function findings({ categories, cells }: Table): string[] {
-  const value = (setting: string, category: string, key: keyof EvaluationMetrics): number | null => cells.find((cell) => cell.setting === setting && cell.category === category)?.[key] ?? null;
-  const claim = (name: string, better: string, worse: string, key: keyof EvaluationMetrics, slack = 0): string[] => categories.flatMap((category) => {
+  const value = (setting: string, category: string, key: keyof EvaluationMetrics | 'kinds'): number | null => {
+    const cell = cells.find((other) => other.setting === setting && other.category === category);
+    return !cell ? null : key === 'kinds' ? meanOfKinds(cell) : cell[key];
+  };
+  const claim = (name: string, better: string, worse: string, key: keyof EvaluationMetrics | 'kinds', slack = 0): string[] => categories.flatMap((category) => {
     const [high, low] = [value(better, category, key), value(worse, category, key)];
     if (high === null || low === null) return [];
     return [`${high >= low - slack ? 'holds        ' : 'THE OTHER WAY'}  ${category}: ${name} (${high.toFixed(3)} and ${low.toFixed(3)})`];
   });
   return [
     ...claim('the head raises P-AP of the single-class model', 'head', 'base', 'pixelAp'),
+    ...claim('the head raises the mean P-AP of the kinds of defect', 'head', 'base', 'kinds'),
     ...claim('INP-Former++ has a higher P-AP than INP-Former', 'plus', 'base', 'pixelAp'),
+    ...claim('INP-Former++ has a higher mean P-AP of the kinds of defect', 'plus', 'base', 'kinds'),
     ...claim('real defects raise P-AP further', 'plus-defects', 'plus', 'pixelAp'),
     ...claim('prototypes beat the self-attention decoder in I-AUROC', 'base', 'no-prototypes', 'imageAuroc'),
     ...claim('multi-class loses at most 2 points of I-AUROC', 'multi', 'base', 'imageAuroc', 0.02),

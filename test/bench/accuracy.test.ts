@@ -4,7 +4,7 @@ import { settings } from '../../bench/accuracy/settings.ts';
 import { findings, markdown, type Cell } from '../../bench/accuracy/table.ts';
 
 const metrics = { imageAuroc: 0.9, imageAp: 0.9, imageF1Max: 0.9, pixelAuroc: 0.8, pixelAp: 0.3, pixelF1Max: 0.4, aupro: null };
-const cell = (setting: string, category: string, more: Partial<Cell> = {}): Cell => ({ ...metrics, setting, title: setting, category, images: 4, seconds: { training: 1, evaluating: 1 }, ...more });
+const cell = (setting: string, category: string, more: Partial<Cell> = {}): Cell => ({ ...metrics, setting, title: setting, category, images: 4, kinds: {}, seconds: { training: 1, evaluating: 1 }, ...more });
 
 test('real defects to train on are taken from each kind in turn, and tested on by nobody', () => {
   const tests = ['good', 'dent', 'scratch'].flatMap((defect) => Array.from({ length: 6 }, (_, i) => ({ path: `${defect}/${i}`, defect, label: defect === 'good' ? 0 as const : 1 as const, ...(defect !== 'good' && { maskPaths: [`${defect}/${i}_mask`] }) })));
@@ -45,6 +45,12 @@ describe('the table', () => {
     expect(whole).toContain('| single-class | 0.800 | 0.900 |');
     expect(whole).not.toContain('INP-Former++');
     expect(whole).toContain('| – |');
+  });
+
+  test('shows the kinds of defect, where there are several', () => {
+    const text = markdown({ ...table, cells: [cell('base', 'a', { kinds: { dent: 0.25, crack: 0.5 } }), cell('plus', 'a', { kinds: { dent: 0.75, crack: null } }), cell('base', 'b', { kinds: { dent: 0.5 } })] }, settings);
+    expect(text).toContain('| setting | dent | crack | mean |\n|---|---|---|---|\n| single-class | 0.250 | 0.500 | 0.375 |\n| INP-Former++ | 0.750 | – | 0.750 |\n');
+    expect(text.match(/P-AP of each kind/g)).toHaveLength(1);
   });
 
   test('says which claims hold and which go the other way', () => {
