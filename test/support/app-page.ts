@@ -24,14 +24,16 @@ export interface AppPageOptions {
 }
 
 /** Far more than anything takes: a software adapter on a machine that has other work may be thirty times slower than on an idle one. */
-export const patience = 20 * 60_000;
+export const patience = 10 * 60_000;
 
 /** What the page has done, for tests that come later than it happened. */
 interface PageRecords {
-  /** Messages that were shown, and that no test has asked for yet. */
+  /** Messages that were shown. */
   noticesTold: string[];
   mostFramesAtWork: number;
 }
+
+const pause = <T>(milliseconds: number, value?: T): Promise<T> => new Promise((resolve) => { setTimeout(() => resolve(value as T), milliseconds); });
 
 /** Runs in the page before its own script. */
 function keepRecords(): void {
@@ -68,6 +70,8 @@ export class AppPage {
   readonly requests: { url: string; method: string; body: string | undefined }[] = [];
   private readonly server: PageServer;
   private readonly downloads: string;
+  /** How many messages of which load of the page were asked for, or passed over. */
+  private heard = { page: 0, count: 0 };
 
   private constructor(browser: Browser, page: Page, server: PageServer, downloads: string) {
     this.browser = browser;
@@ -173,20 +177,25 @@ export class AppPage {
 
   /** Waits for a message, which may have gone from the page meanwhile; asks only for what came after the last one asked for. */
   expectNotice(pattern: RegExp): Promise<string> {
-    return this.expectIn(() => this.page.evaluate((source) => {
-      const { noticesTold } = globalThis as unknown as PageRecords;
-      const found = noticesTold.findIndex((text) => new RegExp(source).test(text));
-      return (found < 0 ? noticesTold : noticesTold.splice(0, found + 1).slice(found)).join('\n');
-    }, pattern.source), pattern);
+    return this.expectIn(async () => {
+      const { page, told } = await this.page.evaluate(() => ({ page: performance.timeOrigin, told: (globalThis as unknown as PageRecords).noticesTold }));
+      if (this.heard.page !== page) this.heard = { page, count: 0 };
+      const news = told.slice(this.heard.count);
+      const found = news.findIndex((text) => pattern.test(text));
+      this.heard.count += found + 1;
+      return (found < 0 ? news : news.slice(found, found + 1)).join('\n');
+    }, pattern);
   }
 
   private async expectIn(read: () => Promise<string>, pattern: RegExp, timeout = patience): Promise<string> {
+    let text = '';
     for (const end = Date.now() + timeout; ;) {
-      const text = await read();
+      // Chrome sometimes owes an answer for ever that was asked for while its GPU process ended: then it is asked again.
+      text = await Promise.race([read(), pause(20_000, text)]);
       const found = pattern.exec(text);
       if (found) return found[0];
       if (Date.now() > end) throw new Error(`Waited for ${pattern}; found:\n${text}\nThe page says:\n${await this.text()}`);
-      await new Promise((resolve) => setTimeout(resolve, 100));
+      await pause(100);
     }
   }
 
