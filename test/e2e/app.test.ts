@@ -487,8 +487,7 @@ test('axe-core has found nothing to mend in any view, light or dark', () => {
 test('the second visit works without a network', async () => {
   await app.page.evaluate(() => navigator.serviceWorker.ready);
   await app.stopServer();
-  await app.page.setOfflineMode(true);
-  await app.goto();
+  await app.visit({ offline: true });
   await inspectWith('Metal');
   await app.giveFiles('Choose pictures', [pictures[2]!.path]);
   await app.expectText(/1 defective of 1\b/);

@@ -62,7 +62,6 @@ function keepRecords(): void {
 const path = '/any/sub-path/';
 
 export class AppPage {
-  readonly page: Page;
   readonly browser: Browser;
   readonly url: string;
   /** Uncaught errors and console errors, policy violations among them. */
@@ -72,10 +71,10 @@ export class AppPage {
   private readonly downloads: string;
   /** How many messages of which load of the page were asked for, or passed over. */
   private heard = { page: 0, count: 0 };
+  private tab: Page | undefined;
 
-  private constructor(browser: Browser, page: Page, server: PageServer, downloads: string) {
+  private constructor(browser: Browser, server: PageServer, downloads: string) {
     this.browser = browser;
-    this.page = page;
     this.server = server;
     this.url = server.url;
     this.downloads = downloads;
@@ -92,17 +91,10 @@ export class AppPage {
       ...flags,
     ], { protocolTimeout: patience });
     try {
-      const page = await browser.newPage();
-      await page.setViewport({ width: 1200, height: 900 });
-      const app = new AppPage(browser, page, server, downloads);
-      page.setDefaultTimeout(patience);
-      page.on('pageerror', (error) => app.problems.push(String(error)));
-      page.on('console', (message) => { if (message.type() === 'error') app.problems.push(message.text()); });
-      page.on('request', (request: HTTPRequest) => app.requests.push({ url: request.url(), method: request.method(), body: request.postData() }));
-      await page.evaluateOnNewDocument(keepRecords);
+      const app = new AppPage(browser, server, downloads);
       const session = await browser.target().createCDPSession();
       await session.send('Browser.setDownloadBehavior', { behavior: 'allow', downloadPath: downloads });
-      await app.goto();
+      await app.visit();
       return app;
     } catch (error) {
       await browser.close();
@@ -111,8 +103,30 @@ export class AppPage {
     }
   }
 
-  async goto(): Promise<void> {
-    await this.page.goto(this.url);
+  /** The tab of the visit. */
+  get page(): Page {
+    return this.tab!;
+  }
+
+  /** Opens the page in a new tab, and closes that of the visit before. */
+  async visit({ offline = false } = {}): Promise<void> {
+    const page = await this.browser.newPage();
+    this.tab?.removeAllListeners('error');
+    await this.tab?.close();
+    this.tab = page;
+    await page.setViewport({ width: 1200, height: 900 });
+    page.setDefaultTimeout(patience);
+    page.on('pageerror', (error) => this.problems.push(String(error)));
+    // A tab that has crashed answers nothing any more: without this, the test would wait for it.
+    page.on('error', (error) => {
+      this.problems.push(String(error));
+      void this.browser.close();
+    });
+    page.on('console', (message) => { if (message.type() === 'error') this.problems.push(message.text()); });
+    page.on('request', (request: HTTPRequest) => this.requests.push({ url: request.url(), method: request.method(), body: request.postData() }));
+    await page.evaluateOnNewDocument(keepRecords);
+    await page.setOfflineMode(offline);
+    await page.goto(this.url);
     await this.ready();
   }
 
