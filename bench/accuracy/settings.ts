@@ -28,22 +28,23 @@ export interface Setting {
   job(category: string, all: readonly string[], figures: Figures, defectsOf: (category: string) => string): Job | undefined;
 }
 
-const single = (id: string, title: string, more: (category: string, defectsOf: (category: string) => string, figures: Figures) => readonly string[], file = id): Setting => ({
+const single = (id: string, title: string, more: readonly string[] = []): Setting => ({
   id, title,
-  job: (category, _all, figures, defectsOf) => ({ model: `${file}-${category}`, trainOn: [category], train: ['--steps', String(figures.steps), ...more(category, defectsOf, figures)], evaluate: [] }),
+  job: (category, _all, { steps }) => ({ model: `${id}-${category}`, trainOn: [category], train: ['--steps', String(steps), ...more], evaluate: [] }),
 });
 
 const plus = ({ headSteps }: Figures): string[] => ['--plus', ...(headSteps === undefined ? [] : ['--head-steps', String(headSteps)])];
 
-/** The head on a model that was trained without the other losses: what the head alone is worth. */
-const headOnBase = (id: string, title: string, more: (category: string, defectsOf: (category: string) => string) => readonly string[]): Setting => ({
+/** The segmentation head on a trained detector, which stays as it is: with `train --plus` of both at once it would be the same. */
+const headOn = (detector: Setting, id: string, title: string, more: (category: string, defectsOf: (category: string) => string) => readonly string[]): Setting => ({
   id, title,
   job: (category, all, figures, defectsOf) => ({
-    model: `${id}-${category}`, trainOn: [category], from: base.job(category, all, figures, defectsOf)!, train: [...plus(figures), ...more(category, defectsOf)], evaluate: [],
+    model: `${id}-${category}`, trainOn: [category], from: detector.job(category, all, figures, defectsOf)!, train: [...plus(figures), ...more(category, defectsOf)], evaluate: [],
   }),
 });
 
-const base = single('base', 'single-class', () => []);
+const base = single('base', 'single-class');
+const plusLosses = single('plus-losses', 'losses of INP-Former++ without its head', ['--plus', '--no-head']);
 
 /** A memory is not trained, so that it takes no steps. */
 const memory: Setting = {
@@ -56,13 +57,14 @@ const other = (category: string, all: readonly string[]): string | undefined => 
 
 export const settings: readonly Setting[] = [
   base,
-  single('plus', 'INP-Former++', (_category, _defectsOf, figures) => plus(figures)),
-  single('plus-defects', 'INP-Former++, 5 real defects', (category, defectsOf, figures) => [...plus(figures), '--defects', defectsOf(category)]),
-  headOnBase('head', 'single-class with the head of ++', () => []),
-  headOnBase('head-defects', 'single-class with the head, 5 real defects', (category, defectsOf) => ['--defects', defectsOf(category)]),
-  single('shots-1', '1 shot', () => ['--shots', '1']),
-  single('shots-2', '2 shots', () => ['--shots', '2']),
-  single('shots-4', '4 shots', () => ['--shots', '4']),
+  headOn(base, 'head', 'single-class with the head of INP-Former++', () => []),
+  headOn(base, 'head-defects', 'single-class with the head, 5 real defects', (category, defectsOf) => ['--defects', defectsOf(category)]),
+  plusLosses,
+  headOn(plusLosses, 'plus', 'INP-Former++', () => []),
+  headOn(plusLosses, 'plus-defects', 'INP-Former++, 5 real defects', (category, defectsOf) => ['--defects', defectsOf(category)]),
+  single('shots-1', '1 shot', ['--shots', '1']),
+  single('shots-2', '2 shots', ['--shots', '2']),
+  single('shots-4', '4 shots', ['--shots', '4']),
   memory,
   {
     id: 'zero-shot', title: 'zero-shot, from another category',
@@ -71,7 +73,7 @@ export const settings: readonly Setting[] = [
       return source === undefined ? undefined : { model: `base-${source}`, trainOn: [source], train: ['--steps', String(steps)], evaluate: ['--zero-shot'] };
     },
   },
-  single('no-prototypes', 'self-attention decoder, no prototypes', () => ['--decoder', 'self-attention']),
+  single('no-prototypes', 'self-attention decoder, no prototypes', ['--decoder', 'self-attention']),
   {
     id: 'multi', title: 'multi-class, equal steps per category',
     job: (_category, all, { steps }) => (all.length < 2 ? undefined : { model: 'multi', trainOn: all, train: ['--steps', String(steps * all.length)], evaluate: [] }),

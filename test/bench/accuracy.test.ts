@@ -19,9 +19,10 @@ describe('settings', () => {
   const jobs = (category: string, all: readonly string[]) => Object.fromEntries(settings.map((setting) => [setting.id, setting.job(category, all, { steps: 60, headSteps: 90, seed: 1 }, (of) => `defects/${of}`)]));
 
   test('have the flags of the command line, the same steps for each category, and share models', () => {
-    const { base, head, 'plus-defects': plusDefects, 'memory-1': memory, 'zero-shot': zero, 'no-prototypes': none, multi } = jobs('b', ['a', 'b']);
+    const { base, head, 'plus-losses': plusLosses, 'plus-defects': plusDefects, 'memory-1': memory, 'zero-shot': zero, 'no-prototypes': none, multi } = jobs('b', ['a', 'b']);
     expect(base).toEqual({ model: 'base-b', trainOn: ['b'], train: ['--steps', '60'], evaluate: [] });
-    expect(plusDefects!.train).toEqual(['--steps', '60', '--plus', '--head-steps', '90', '--defects', 'defects/b']);
+    expect(plusLosses!.train).toEqual(['--steps', '60', '--plus', '--no-head']);
+    expect(plusDefects).toEqual({ model: 'plus-defects-b', trainOn: ['b'], from: plusLosses, train: ['--plus', '--head-steps', '90', '--defects', 'defects/b'], evaluate: [] });
     expect(head).toEqual({ model: 'head-b', trainOn: ['b'], from: base, train: ['--plus', '--head-steps', '90'], evaluate: [] });
     expect(memory!.train).toEqual(['--method', 'memory', '--shots', '1']);
     expect(zero).toEqual({ model: 'base-a', trainOn: ['a'], train: ['--steps', '60'], evaluate: ['--zero-shot'] });

@@ -130,6 +130,13 @@ describe('a model that is there already', { timeout: patience }, () => {
     expect(Math.max(...heads[0]!.map((v, i) => Math.abs(v - heads[1]![i]!)))).toBeLessThan(0.01);
     await expect(train({ from: withHead }, { resize: 64, crop: 56 })).rejects.toThrow(/resized to 48 x 48 and cropped to 42 x 42/);
   });
+
+  it('is the same as one whose head was trained with it, where its losses were those of INP-Former++', async () => {
+    const losses = await modelOf(train({ head: false, headSteps: undefined, pseudoAnomalies: undefined } as PlusOptions));
+    const [apart, together] = [await modelOf(train({ from: losses })), await reference()].map((model) => readSafetensors(model).tensors);
+    expect([...apart!.keys()].sort()).toEqual([...together!.keys()].sort());
+    for (const [name, { data }] of together!) expect(hash(apart!.get(name)!.data), name).toBe(hash(data));
+  });
 });
 
 describe('what can\'t be trained on', () => {
