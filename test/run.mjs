@@ -12,7 +12,7 @@ import { root, setUp } from '../bin/setup.mjs';
 /** Minutes of work on a software adapter: `npm test` runs them on the fastest adapter only, `npm run test:golden` on all. */
 const heavyFiles = ['test/golden/vits.test.ts'];
 /** Training and inspection as wholes: the kernels' differences between adapters show in test/ops and test/golden already. */
-const wholeRuns = ['test/train/**', 'test/inspect/**', 'test/model/**', 'test/export/**', 'test/bench/**', 'test/golden/variants.test.ts'];
+const wholeRuns = ['test/train/**', 'test/inspect/**', 'test/model/**', 'test/export/**', 'test/bench/**', 'test/golden/variants.test.ts', 'test/node/commands-documented.test.ts'];
 const goldenPattern = '^golden: ';
 const runLimit = 40 * 60_000;
 

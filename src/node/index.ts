@@ -1,6 +1,7 @@
 /** What Node adds to the core: Dawn, image files, folders, encoders from disk or download, atomic files. */
 export * from '../index.ts';
 export { averageMetrics, evaluate, Evaluator, type Evaluation, type EvaluationMetrics, type EvaluationSample } from '../evaluate/evaluate.ts';
+export { publishedFor, publishedResults, type ProtocolSetting, type PublishedResult } from '../evaluate/published.ts';
 export { openDataset, openDatasets, readMask, splitCategories, type OpenCategory, type OpenDatasets, type OpenDatasetsOptions } from './dataset.ts';
 export { evaluateCategory, type CategoryResult, type EvaluateCategoryOptions } from './evaluation.ts';
 export { renderEvaluation, type EvaluationReport } from './evaluation-report.ts';

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { runCli } from '../../src/node/cli.ts';
 import { decodeImageFile, encodePng } from '../../src/node/images.ts';
+import { pseudoAnomalies, type PseudoAnomalyOptions } from '../../src/train/pseudo-samples.ts';
 import { drawnImage } from '../support/small-encoder.ts';
 
 let folder: string;
@@ -52,4 +53,18 @@ it('pastes real defects, and names one without a mask', async () => {
   const { code, stderr } = await pseudo('none', '--defects', join(folder, 'unmasked'));
   expect(code).toBe(1);
   expect(stderr).toMatch(/a\.png: this defect has no mask/);
+});
+
+it('gives a program the same samples, and says what it can\'t be given', async () => {
+  const { json } = await pseudo('first');
+  const images = [0, 1].map((i) => ({ name: `${i}`, load: () => decodeImageFile(join(folder, `good/${i}.png`)) }));
+  const samples = [];
+  for await (const sample of pseudoAnomalies({ images, count: 6, resize: 48, crop: 42 })) samples.push(sample);
+  expect(samples.map(({ kind }) => kind)).toEqual(json.samples.map(({ kind }: { kind: string }) => kind));
+  expect(samples.map(({ source }) => source.name)).toEqual(['0', '1', '0', '1', '0', '1']);
+  expect(Buffer.from((await decodeImageFile(join(folder, 'first/002_image.png'))).data)).toEqual(Buffer.from(samples[2]!.image.data));
+  const first = (options: PseudoAnomalyOptions) => pseudoAnomalies(options).next();
+  await expect(first({ images: [] })).rejects.toThrow(/There are no images to make defects on/);
+  await expect(first({ images, count: 0 })).rejects.toThrow(/count must be a positive integer, got 0/);
+  await expect(first({ images, resize: 48, crop: 56 })).rejects.toThrow(/A crop of 56 x 56 does not fit into images resized to 48 x 48/);
 });

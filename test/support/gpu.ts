@@ -4,9 +4,14 @@ import { createGpu, type AdapterChoice } from '../../src/node/adapter.ts';
 
 let context: Promise<GpuContext> | undefined;
 
+/** As `--adapter` takes it. */
+export function testAdapter(): AdapterChoice {
+  return (process.env['INP_ADAPTER'] ?? 'swiftshader') as AdapterChoice;
+}
+
 /** Where adapters come from, for tests that need a device of their own. */
 export function testGpu(): Promise<GPU> {
-  return createGpu((process.env['INP_ADAPTER'] ?? 'swiftshader') as AdapterChoice);
+  return createGpu(testAdapter());
 }
 
 /** One context for all tests of a file. Fails, never skips, where there is no adapter. */

@@ -5,11 +5,9 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { RasterImage } from '../../data/image.ts';
-import { resizeAndCrop } from '../../data/preprocess.ts';
-import { pseudoAnomaly, type DefectKind } from '../../data/pseudo-anomaly.ts';
-import { Random } from '../../data/random.ts';
-import { AbortedError, UsageError } from '../../errors.ts';
-import { readDefects, sampleSeed } from '../../train/defects.ts';
+import type { DefectKind } from '../../data/pseudo-anomaly.ts';
+import { UsageError } from '../../errors.ts';
+import { pseudoAnomalies } from '../../train/pseudo-samples.ts';
 import { openDatasets } from '../dataset.ts';
 import { fileError, writeFileAtomic } from '../files.ts';
 import { encodePng, imageFileSource } from '../images.ts';
@@ -28,18 +26,13 @@ export interface PseudoCommandOptions extends AnomalySourceOptions {
 export async function pseudo(options: PseudoCommandOptions, context: CommandContext): Promise<number> {
   const { data, out, count, resize, crop, seed } = options;
   if (crop > resize) throw new UsageError(`--crop ${crop} does not fit into --resize ${resize}: give a --crop of at most ${resize}.`);
-  const { textures = [], defects: defectSources = [] } = await anomalySources(options, context);
+  const sources = await anomalySources(options, context);
   const { categories } = await openDatasets([data], { purpose: 'training' });
   const images = categories.flatMap(({ folder, train }) => train.map((path) => imageFileSource(join(folder, path))));
-  const defects = await readDefects(defectSources, { resize, crop });
-  await mkdir(out, { recursive: true }).catch((cause: unknown) => { throw fileError(out, cause, 'written'); });
   const samples: { name: string; source: string; kind: DefectKind; defectiveShare: number }[] = [];
-  for (let i = 0; i < count; i++) {
-    if (context.signal.aborted) throw new AbortedError(`Stopped after ${i} of ${count} samples.`);
-    const source = images[i % images.length]!;
-    const normal = resizeAndCrop(await source.load(), { resize, crop });
-    const { image, mask, kind } = await pseudoAnomaly(normal, { textures: textures.map((texture) => () => texture.load()), defects }, new Random(sampleSeed(seed, i)));
-    const name = String(i).padStart(3, '0');
+  for await (const { image, mask, kind, source, normal } of pseudoAnomalies({ images, count, resize, crop, seed, ...sources, signal: context.signal })) {
+    if (samples.length === 0) await mkdir(out, { recursive: true }).catch((cause: unknown) => { throw fileError(out, cause, 'written'); });
+    const name = String(samples.length).padStart(3, '0');
     const picture: RasterImage = { width: crop, height: crop, channels: 1, data: mask.map((value) => 255 * value) };
     await writeFileAtomic(join(out, `${name}_image.png`), await encodePng(image));
     await writeFileAtomic(join(out, `${name}_mask.png`), await encodePng(picture));
