@@ -100,7 +100,7 @@ async function run({ data, categories: only, settings: wanted, drawn, out, encod
       const started = performance.now();
       const result = await command(['evaluate', '--model', modelFile(job, join(out, 'models')), '--data', category(name), ...job.evaluate]) as EvaluationMetrics & Evaluated;
       const cell: Cell = {
-        setting: setting.id, title: setting.title, category: name, images: result.images,
+        setting: setting.id, title: setting.title, category: name, adapter: result.adapter.name, images: result.images,
         kinds: Object.fromEntries(result.categories[0]!.perFolder.flatMap(({ defect, metrics }) => (metrics ? [[defect, metrics.pixelAp]] : []))),
         ...Object.fromEntries(METRIC_NAMES.map(([key]) => [key, result[key]])) as unknown as EvaluationMetrics,
         seconds: { training, evaluating: (performance.now() - started) / 1000 },
@@ -120,6 +120,7 @@ const modelFile = (job: Job, models: string): string => join(models, `${job.mode
 /** What `evaluate --json` says besides the metrics. */
 interface Evaluated {
   readonly images: number;
+  readonly adapter: { readonly name: string };
   readonly categories: readonly { readonly perFolder: readonly KindOutcome[] }[];
 }
 

@@ -6,6 +6,8 @@ export interface Cell extends EvaluationMetrics {
   readonly setting: string;
   readonly title: string;
   readonly category: string;
+  /** What evaluated it. */
+  readonly adapter: string;
   readonly images: number;
   /** P-AP of each kind of defect against the good images. */
   readonly kinds: Readonly<Record<string, number | null>>;

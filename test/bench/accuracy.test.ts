@@ -4,7 +4,7 @@ import { settings } from '../../bench/accuracy/settings.ts';
 import { findings, markdown, type Cell } from '../../bench/accuracy/table.ts';
 
 const metrics = { imageAuroc: 0.9, imageAp: 0.9, imageF1Max: 0.9, pixelAuroc: 0.8, pixelAp: 0.3, pixelF1Max: 0.4, aupro: null };
-const cell = (setting: string, category: string, more: Partial<Cell> = {}): Cell => ({ ...metrics, setting, title: setting, category, images: 4, kinds: {}, seconds: { training: 1, evaluating: 1 }, ...more });
+const cell = (setting: string, category: string, more: Partial<Cell> = {}): Cell => ({ ...metrics, setting, title: setting, category, adapter: 'a CPU', images: 4, kinds: {}, seconds: { training: 1, evaluating: 1 }, ...more });
 
 test('real defects to train on are taken from each kind in turn, and tested on by nobody', () => {
   const tests = ['good', 'dent', 'scratch'].flatMap((defect) => Array.from({ length: 6 }, (_, i) => ({ path: `${defect}/${i}`, defect, label: defect === 'good' ? 0 as const : 1 as const, ...(defect !== 'good' && { maskPaths: [`${defect}/${i}_mask`] }) })));
