@@ -9,12 +9,11 @@ import { mkdir, readFile, rm, symlink } from 'node:fs/promises';
 import { basename, dirname, extname, join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { DatasetCategory, LabelledImage } from '../../src/data/dataset.ts';
-import { proceduralSet } from '../../src/data/procedural.ts';
 import { METRIC_NAMES, type EvaluationMetrics } from '../../src/evaluate/evaluate.ts';
 import { openDatasets } from '../../src/node/dataset.ts';
 import type { KindOutcome } from '../../src/node/evaluation.ts';
 import { writeFileAtomic } from '../../src/node/files.ts';
-import { encodePng } from '../../src/node/images.ts';
+import { writeProceduralSet } from '../../src/node/procedural-files.ts';
 import { findings, markdown, type Cell, type Table } from './table.ts';
 import { settings, type Job } from './settings.ts';
 
@@ -193,15 +192,7 @@ export function splitTests({ tests }: Pick<DatasetCategory, 'tests'>, limitPerCl
 
 async function draw(texture: string, folder: string, train: number, seed: number): Promise<void> {
   if (existsSync(join(folder, 'done'))) return;
-  for (const { path, maskPath, render } of proceduralSet({ texture, seed, size: 256, train, testGood: 24, testDefective: 53 })) {
-    const { image, mask } = render();
-    const write = async (to: string, picture: Parameters<typeof encodePng>[0]): Promise<void> => {
-      await mkdir(dirname(join(folder, to)), { recursive: true });
-      await writeFileAtomic(join(folder, to), await encodePng(picture));
-    };
-    await write(path, image);
-    if (maskPath !== undefined) await write(maskPath, { width: image.width, height: image.height, channels: 1, data: mask });
-  }
+  await writeProceduralSet(folder, { texture, seed, size: 256, train, testGood: 24, testDefective: 53 });
   await writeFileAtomic(join(folder, 'done'), '');
 }
 

@@ -36,7 +36,7 @@ const single = (id: string, title: string, more: readonly string[] = []): Settin
 const plus = ({ headSteps }: Figures): string[] => ['--plus', ...(headSteps === undefined ? [] : ['--head-steps', String(headSteps)])];
 
 /** The segmentation head on a trained detector, which stays as it is: with `train --plus` of both at once it would be the same. */
-const headOn = (detector: Setting, id: string, title: string, more: (category: string, defectsOf: (category: string) => string) => readonly string[]): Setting => ({
+const headOn = (detector: Setting, id: string, title: string, more: (category: string, defectsOf: (category: string) => string) => readonly string[] = () => []): Setting => ({
   id, title,
   job: (category, all, figures, defectsOf) => ({
     model: `${id}-${category}`, trainOn: [category], from: detector.job(category, all, figures, defectsOf)!, train: [...plus(figures), ...more(category, defectsOf)], evaluate: [],
@@ -57,10 +57,10 @@ const other = (category: string, all: readonly string[]): string | undefined => 
 
 export const settings: readonly Setting[] = [
   base,
-  headOn(base, 'head', 'single-class with the head of INP-Former++', () => []),
+  headOn(base, 'head', 'single-class with the head of INP-Former++'),
   headOn(base, 'head-defects', 'single-class with the head, 5 real defects', (category, defectsOf) => ['--defects', defectsOf(category)]),
   plusLosses,
-  headOn(plusLosses, 'plus', 'INP-Former++', () => []),
+  headOn(plusLosses, 'plus', 'INP-Former++'),
   headOn(plusLosses, 'plus-defects', 'INP-Former++, 5 real defects', (category, defectsOf) => ['--defects', defectsOf(category)]),
   single('shots-1', '1 shot', ['--shots', '1']),
   single('shots-2', '2 shots', ['--shots', '2']),

@@ -8,7 +8,6 @@ import { dirname, join, relative, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
 import { preprocessMask } from '../data/preprocess.ts';
-import { proceduralSet } from '../data/procedural.ts';
 import { AbortedError, InpFormerError, UsageError } from '../errors.ts';
 import { averageMetrics, evaluate, type Evaluation, type EvaluationMetrics, type EvaluationSample } from '../evaluate/evaluate.ts';
 import type { Engine } from '../index.ts';
@@ -25,6 +24,7 @@ import { outcomeRates, ratesInWords, type Outcome } from './evaluation.ts';
 import { metricsTable } from './evaluation-table.ts';
 import { writeFileAtomic } from './files.ts';
 import { encodePng, imageFileSource, thumbnail } from './images.ts';
+import { writeProceduralSet } from './procedural-files.ts';
 import { imageUri, renderReport, type ReportImage, type ReportSection } from './report.ts';
 
 const ENCODER = 'tiny';
@@ -198,24 +198,12 @@ async function runTexture(texture: string, out: string, engine: Engine, encoder:
   };
 }
 
-/** The set as PNG files in MVTec AD's layout, in place of what was there. */
+/** In place of what was there. */
 async function drawImages(texture: string, folder: string, progress: ReturnType<CommandContext['progress']>): Promise<void> {
-  const samples = proceduralSet({
-    texture, seed: SEED, size: IMAGE_SIZE, train: TRAINING_IMAGES + CALIBRATION_IMAGES, testGood: TEST_GOOD, testDefective: TEST_DEFECTIVE,
-  });
-  await progress.begin('drawing', samples.length);
+  const counts = { train: TRAINING_IMAGES + CALIBRATION_IMAGES, testGood: TEST_GOOD, testDefective: TEST_DEFECTIVE };
+  await progress.begin('drawing', counts.train + counts.testGood + counts.testDefective);
   await rm(folder, { recursive: true, force: true });
-  for (const [i, { path, maskPath, render }] of samples.entries()) {
-    const { image, mask } = render();
-    await writePng(join(folder, path), image);
-    if (maskPath !== undefined) await writePng(join(folder, maskPath), { width: image.width, height: image.height, channels: 1, data: mask });
-    progress.update(i + 1, samples.length, '');
-  }
-}
-
-async function writePng(path: string, image: Parameters<typeof encodePng>[0]): Promise<void> {
-  await mkdir(dirname(path), { recursive: true });
-  await writeFileAtomic(path, await encodePng(image));
+  await writeProceduralSet(folder, { texture, seed: SEED, size: IMAGE_SIZE, ...counts }, (done, total) => progress.update(done, total, ''));
 }
 
 function timesTable(sections: readonly ReportSection[], setup: NonNullable<DemoSettings['setup']>, total: number): string {

@@ -1,7 +1,8 @@
 /** Real defects as the synthesis takes them: in the size that the encoder sees, with the regions that can be cut out. */
-import type { ImageSource } from '../data/image.ts';
+import type { ImageSource, RasterImage } from '../data/image.ts';
 import { preprocessMask, resizeAndCrop, toSize, type Size } from '../data/preprocess.ts';
-import type { RealDefect } from '../data/pseudo-anomaly.ts';
+import { pseudoAnomaly, type PseudoAnomaly, type RealDefect } from '../data/pseudo-anomaly.ts';
+import { Random } from '../data/random.ts';
 import { InputError } from '../errors.ts';
 import { labelRegions } from '../evaluate/regions.ts';
 import { readImage, type SkippedImage } from './images.ts';
@@ -12,9 +13,11 @@ export interface DefectSource {
   readonly mask: ImageSource;
 }
 
-/** What random stream decides sample `index` of a training (or of `inp-former pseudo`). */
-export function sampleSeed(seed: number, index: number): string {
-  return `${seed}/pseudo-anomaly ${index}`;
+/** Sample `index` of a training, or of those to look at: which defect is made up on the normal image is the seed's and the index's to say. */
+export function drawSample(
+  normal: RasterImage, index: number, { seed, textures = [], defects }: { seed: number; textures?: readonly ImageSource[] | undefined; defects: readonly RealDefect[] },
+): Promise<PseudoAnomaly> {
+  return pseudoAnomaly(normal, { textures: textures.map((source) => () => source.load()), defects }, new Random(`${seed}/pseudo-anomaly ${index}`));
 }
 
 /**

@@ -6,7 +6,7 @@
  */
 import type { ImageSource, RasterImage } from '../data/image.ts';
 import { resizeAndCrop, sizeInWords, toSize, type Size } from '../data/preprocess.ts';
-import { pseudoAnomaly, type PseudoAnomaly, type RealDefect } from '../data/pseudo-anomaly.ts';
+import type { PseudoAnomaly, RealDefect } from '../data/pseudo-anomaly.ts';
 import { Random } from '../data/random.ts';
 import { UsageError } from '../errors.ts';
 import type { DeviceMemory } from '../gpu/memory.ts';
@@ -20,7 +20,7 @@ import { uploadEncoder, uploadTrainables } from '../model/memory.ts';
 import { headLayers, headShapes } from '../model/parameters.ts';
 import { plusObjective, residualGraph } from '../model/plus-objective.ts';
 import type { EncoderWeights } from '../weights/encoder.ts';
-import { readDefects, sampleSeed, type DefectSource } from './defects.ts';
+import { drawSample, readDefects, type DefectSource } from './defects.ts';
 import { FeatureCache } from './feature-cache.ts';
 import { HeadStep, planHeadStep, sampleSize } from './head-step.ts';
 import { medianSize, noneReadable, readImage, type SkippedImage } from './images.ts';
@@ -281,8 +281,7 @@ class HeadSamples {
   private async draw(index: number): Promise<PseudoAnomaly> {
     const { options, settings, used, defects } = this.run;
     const image = await this.normal(index % used.length);
-    const textures = (options.plus?.textures ?? []).map((source) => () => source.load());
-    return pseudoAnomaly(image, { textures, defects }, new Random(sampleSeed(settings.seed, index)));
+    return drawSample(image, index, { seed: settings.seed, textures: options.plus?.textures, defects });
   }
 
   private async normal(index: number): Promise<RasterImage> {

@@ -4,10 +4,9 @@
  */
 import type { ImageSource, RasterImage } from '../data/image.ts';
 import { resizeAndCrop, toSize, type Size } from '../data/preprocess.ts';
-import { pseudoAnomaly, type PseudoAnomaly } from '../data/pseudo-anomaly.ts';
-import { Random } from '../data/random.ts';
+import type { PseudoAnomaly } from '../data/pseudo-anomaly.ts';
 import { AbortedError, InputError, UsageError } from '../errors.ts';
-import { readDefects, sampleSeed, type DefectSource } from './defects.ts';
+import { drawSample, readDefects, type DefectSource } from './defects.ts';
 
 export type { DefectKind, PseudoAnomaly } from '../data/pseudo-anomaly.ts';
 export type { DefectSource } from './defects.ts';
@@ -36,11 +35,11 @@ export interface PseudoAnomalySample extends PseudoAnomaly {
 }
 
 /**
- * Source: INP-Former++ (arXiv 2506.03660) section III-D; see {@link pseudoAnomaly}. Needs no GPU.
+ * Source: INP-Former++ (arXiv 2506.03660) section III-D; see data/pseudo-anomaly.ts. Needs no GPU.
  * @throws UsageError for options that contradict each other; InputError without images, for a defect whose mask does not fit, or for what
  *   can't be read; AbortedError when the signal fires
  */
-export async function* pseudoAnomalies({ images, count = 16, resize = 448, crop = 392, seed = 1, textures = [], defects: sources = [], signal }: PseudoAnomalyOptions): AsyncGenerator<PseudoAnomalySample> {
+export async function* pseudoAnomalies({ images, count = 16, resize = 448, crop = 392, seed = 1, textures, defects: sources = [], signal }: PseudoAnomalyOptions): AsyncGenerator<PseudoAnomalySample> {
   if (!Number.isInteger(count) || count < 1) throw new UsageError(`count must be a positive integer, got ${count}.`);
   if (images.length === 0) throw new InputError('There are no images to make defects on: give at least one normal image.', { code: 'no-images' });
   const [from, to] = [toSize(resize, 'resize'), toSize(crop, 'crop')];
@@ -50,7 +49,6 @@ export async function* pseudoAnomalies({ images, count = 16, resize = 448, crop 
     if (signal?.aborted) throw new AbortedError(`Stopped after ${i} of ${count} samples.`);
     const source = images[i % images.length]!;
     const normal = resizeAndCrop(await source.load(), { resize, crop });
-    const sample = await pseudoAnomaly(normal, { textures: textures.map((texture) => () => texture.load()), defects }, new Random(sampleSeed(seed, i)));
-    yield { ...sample, source, normal };
+    yield { ...await drawSample(normal, i, { seed, textures, defects }), source, normal };
   }
 }

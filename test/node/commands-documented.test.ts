@@ -1,37 +1,26 @@
 // docs/commands.md as a user would try it: every example, one after another, on drawn pictures, with the real engine.
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { proceduralSet } from '../../src/data/procedural.ts';
 import { runCli } from '../../src/node/cli.ts';
-import { encodePng } from '../../src/node/images.ts';
+import { writeProceduralSet } from '../../src/node/procedural-files.ts';
 import { documentedCommands } from '../support/documented-commands.ts';
 import { testAdapter, testGpu } from '../support/gpu.ts';
 
 const commands = documentedCommands().filter(({ argv: [name] }) => name !== 'serve'); // until it is stopped: page-server.test.ts
 const home = process.cwd();
+const isSoftware = testAdapter() !== 'gpu';
 let folder: string;
 let canF16: boolean;
-let isSoftware: boolean;
 
 beforeAll(async () => {
   const adapter = await (await testGpu()).requestAdapter();
   canF16 = adapter!.features.has('shader-f16');
-  isSoftware = testAdapter() !== 'gpu';
   folder = await mkdtemp(join(tmpdir(), 'inp-former-commands-'));
   for (const texture of ['leather', 'brushed-metal']) {
-    for (const { path, maskPath, render } of proceduralSet({ texture, seed: 1, size: 112, train: 12, testGood: 2, testDefective: 8 })) {
-      const { image, mask } = render();
-      const write = async (to: string, picture: Parameters<typeof encodePng>[0]): Promise<void> => {
-        const file = join(folder, 'out/demo/data', texture, to);
-        await mkdir(dirname(file), { recursive: true });
-        await writeFile(file, await encodePng(picture));
-      };
-      await write(path, image);
-      if (maskPath !== undefined) await write(maskPath, { width: image.width, height: image.height, channels: 1, data: mask });
-    }
+    await writeProceduralSet(join(folder, 'out/demo/data', texture), { texture, seed: 1, size: 112, train: 12, testGood: 2, testDefective: 8 });
   }
   process.chdir(folder);
 });
