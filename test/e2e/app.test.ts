@@ -385,6 +385,20 @@ describe('the camera', () => {
     await app.click('Stop');
   });
 
+  test('a crash while nothing runs is told too, and a picture gets the same score on the new device', async () => {
+    const result = async () => {
+      await app.giveFiles('Choose pictures', [pictures[1]!.path]);
+      await app.expectText(/\d defective of 1\b/);
+      return await app.results();
+    };
+    const before = await result();
+    await app.click('Clear');
+    await app.crashGpu();
+    await app.expectNotice(/The GPU was lost: .* Getting it back/);
+    await app.expectNotice(/The GPU was lost, and is back/);
+    expect(await result()).toEqual(before);
+  });
+
   test('a refusal is told, with what to do', async () => {
     // Headless Chrome asks nobody; an answer's policy makes it refuse all the same.
     const tab = await app.browser.newPage();

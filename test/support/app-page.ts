@@ -3,7 +3,7 @@
  * buttons and fields have for screen readers. It is built first where it is out of date.
  */
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Browser, ElementHandle, HTTPRequest, Page } from 'puppeteer';
@@ -62,65 +62,72 @@ function keepRecords(): void {
 const path = '/any/sub-path/';
 
 export class AppPage {
-  readonly browser: Browser;
   readonly url: string;
   /** Uncaught errors and console errors, policy violations among them. */
   readonly problems: string[] = [];
   readonly requests: { url: string; method: string; body: string | undefined }[] = [];
   private readonly server: PageServer;
-  private readonly downloads: string;
+  private readonly flags: readonly string[];
+  /** The browser's profile, which outlives it, and what it downloads. */
+  private readonly folder = mkdtempSync(join(tmpdir(), 'inp-former-page-'));
+  private readonly downloads = join(this.folder, 'downloads');
   /** How many messages of which load of the page were asked for, or passed over. */
   private heard = { page: 0, count: 0 };
-  private tab: Page | undefined;
+  private session: { readonly browser: Browser; readonly page: Page } | undefined;
 
-  private constructor(browser: Browser, server: PageServer, downloads: string) {
-    this.browser = browser;
+  private constructor(server: PageServer, flags: readonly string[]) {
     this.server = server;
     this.url = server.url;
-    this.downloads = downloads;
+    this.flags = flags;
+    mkdirSync(this.downloads);
   }
 
   static async open({ camera, flags = [] }: AppPageOptions = {}): Promise<AppPage> {
     buildPage();
-    const downloads = mkdtempSync(join(tmpdir(), 'inp-former-page-'));
-    const server = await servePage({ path });
-    const browser = await launch([
+    const app = new AppPage(await servePage({ path }), [
       // An odd language of the machine's is no fault of the page.
       '--accept-lang=en-US',
       ...(camera === undefined ? [] : ['--use-fake-ui-for-media-stream', '--use-fake-device-for-media-stream', `--use-file-for-fake-video-capture=${camera}`]),
       ...flags,
-    ], { protocolTimeout: patience });
+    ]);
     try {
-      const app = new AppPage(browser, server, downloads);
-      const session = await browser.target().createCDPSession();
-      await session.send('Browser.setDownloadBehavior', { behavior: 'allow', downloadPath: downloads });
       await app.visit();
       return app;
     } catch (error) {
-      await browser.close();
-      await server.close();
+      await app.close();
       throw error;
     }
   }
 
-  /** The tab of the visit. */
-  get page(): Page {
-    return this.tab!;
+  get browser(): Browser {
+    return this.session!.browser;
   }
 
-  /** Opens the page in a new tab, and closes that of the visit before. */
+  /** The tab of the visit. */
+  get page(): Page {
+    return this.session!.page;
+  }
+
+  /**
+   * Opens the page in a browser that has just been started, on the profile of the visit before, whose browser is closed.
+   * Not in a new tab: that, and the service worker, run in the process of the tab before, which Chromium may end with a
+   * segmentation fault of its own where the tab's worker has used WebGPU.
+   */
   async visit({ offline = false } = {}): Promise<void> {
-    const page = await this.browser.newPage();
-    this.tab?.removeAllListeners('error');
-    await this.tab?.close();
-    this.tab = page;
+    await this.session?.browser.close();
+    this.session = undefined;
+    const browser = await launch(this.flags, { protocolTimeout: patience, userDataDir: join(this.folder, 'profile') });
+    const page = await browser.newPage();
+    this.session = { browser, page };
+    const session = await browser.target().createCDPSession();
+    await session.send('Browser.setDownloadBehavior', { behavior: 'allow', downloadPath: this.downloads });
     await page.setViewport({ width: 1200, height: 900 });
     page.setDefaultTimeout(patience);
     page.on('pageerror', (error) => this.problems.push(String(error)));
     // A tab that has crashed answers nothing any more: without this, the test would wait for it.
     page.on('error', (error) => {
       this.problems.push(String(error));
-      void this.browser.close();
+      void browser.close();
     });
     page.on('console', (message) => { if (message.type() === 'error') this.problems.push(message.text()); });
     page.on('request', (request: HTTPRequest) => this.requests.push({ url: request.url(), method: request.method(), body: request.postData() }));
@@ -305,8 +312,8 @@ export class AppPage {
   }
 
   async close(): Promise<void> {
-    await this.browser.close();
+    await this.session?.browser.close();
     await this.server.close();
-    rmSync(this.downloads, { recursive: true, force: true });
+    rmSync(this.folder, { recursive: true, force: true });
   }
 }

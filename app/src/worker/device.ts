@@ -12,13 +12,21 @@ const adapterPatience = 15_000;
 let current: Promise<Engine> | undefined;
 let generation = 0;
 let lossesInARow = 0;
+/** Told as lost, not yet as back. */
+let isLost = false;
 
 /** Goes up with each new device: what was made on an earlier one is gone. */
 export const deviceGeneration = (): number => generation;
 
 export function device(): Promise<Engine> {
-  current ??= acquire(generation > 0 ? adapterPatience : 0);
-  current.catch(() => { current = undefined; });
+  if (!current) {
+    const acquiring = acquire(generation > 0 ? adapterPatience : 0);
+    current = acquiring;
+    acquiring.then(
+      (engine) => engine.onLost(({ reason }) => { if (reason !== 'destroyed') replace(acquiring); }),
+      () => { if (current === acquiring) current = undefined; },
+    );
+  }
   return current;
 }
 
@@ -28,13 +36,24 @@ async function acquire(patience: number): Promise<Engine> {
     try {
       const engine = await createBrowserEngine();
       generation++;
-      engine.onLost(() => { current = undefined; });
+      if (isLost) tell({ kind: 'gpu', state: 'recovered' });
+      isLost = false;
       return engine;
     } catch (error) {
       if (!(error instanceof AdapterError) || performance.now() > deadline) throw error;
       await new Promise((resolve) => { setTimeout(resolve, 300); });
     }
   }
+}
+
+/** Tells the loss of a device and gets the next one, whether anything was running or not. Whoever notices it first calls this. */
+function replace(lost: Promise<Engine>): void {
+  if (current !== lost) return;
+  current = undefined;
+  isLost = true;
+  tell({ kind: 'gpu', state: 'lost' });
+  // Without one, the next work says so.
+  if (++lossesInARow <= mostLosses) device().catch(() => undefined);
 }
 
 /** Something was finished: a later loss is a new one. */
@@ -45,20 +64,18 @@ export function madeProgress(): void {
 /** Does the work, and does it again on a new device if the one it runs on is lost. */
 export async function withDevice<T>(work: (engine: Engine) => Promise<T>): Promise<T> {
   for (;;) {
+    const own = device();
     try {
-      const result = await work(await device());
+      const result = await work(await own);
       madeProgress();
       return result;
     } catch (error) {
       if (!(error instanceof DeviceLostError) || error.reason === 'destroyed') throw error;
-      current = undefined;
-      if (++lossesInARow > mostLosses) {
+      replace(own);
+      if (lossesInARow > mostLosses) {
         lossesInARow = 0;
         throw new DeviceLostError(error.reason, `The GPU was lost ${mostLosses + 1} times in a row. Close other programs that use it, or reload the page; what was saved is kept.`);
       }
-      tell({ kind: 'gpu', state: 'lost' });
-      await device();
-      tell({ kind: 'gpu', state: 'recovered' });
     }
   }
 }
