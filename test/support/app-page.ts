@@ -314,6 +314,7 @@ export class AppPage {
   async close(): Promise<void> {
     await this.session?.browser.close();
     await this.server.close();
-    rmSync(this.folder, { recursive: true, force: true });
+    // Chrome's other processes may still be writing to the profile.
+    rmSync(this.folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
   }
 }
