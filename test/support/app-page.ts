@@ -119,8 +119,8 @@ export class AppPage {
     const browser = await launch(this.flags, { protocolTimeout: patience, userDataDir: join(this.folder, 'profile') });
     const page = await browser.newPage();
     this.session = { browser, page };
-    const session = await browser.target().createCDPSession();
-    await session.send('Browser.setDownloadBehavior', { behavior: 'allow', downloadPath: this.downloads });
+    const downloading = await browser.target().createCDPSession();
+    await downloading.send('Browser.setDownloadBehavior', { behavior: 'allow', downloadPath: this.downloads });
     await page.setViewport({ width: 1200, height: 900 });
     page.setDefaultTimeout(patience);
     page.on('pageerror', (error) => this.problems.push(String(error)));

@@ -12,8 +12,6 @@ const adapterPatience = 15_000;
 let current: Promise<Engine> | undefined;
 let generation = 0;
 let lossesInARow = 0;
-/** Told as lost, not yet as back. */
-let isLost = false;
 
 /** Goes up with each new device: what was made on an earlier one is gone. */
 export const deviceGeneration = (): number => generation;
@@ -23,7 +21,7 @@ export function device(): Promise<Engine> {
     const acquiring = acquire(generation > 0 ? adapterPatience : 0);
     current = acquiring;
     acquiring.then(
-      (engine) => engine.onLost(({ reason }) => { if (reason !== 'destroyed') replace(acquiring); }),
+      (engine) => engine.onLost(() => replace(acquiring)),
       () => { if (current === acquiring) current = undefined; },
     );
   }
@@ -35,9 +33,8 @@ async function acquire(patience: number): Promise<Engine> {
   for (;;) {
     try {
       const engine = await createBrowserEngine();
-      generation++;
-      if (isLost) tell({ kind: 'gpu', state: 'recovered' });
-      isLost = false;
+      // Any but the first is asked for because one was lost, and told so.
+      if (generation++ > 0) tell({ kind: 'gpu', state: 'recovered' });
       return engine;
     } catch (error) {
       if (!(error instanceof AdapterError) || performance.now() > deadline) throw error;
@@ -50,7 +47,6 @@ async function acquire(patience: number): Promise<Engine> {
 function replace(lost: Promise<Engine>): void {
   if (current !== lost) return;
   current = undefined;
-  isLost = true;
   tell({ kind: 'gpu', state: 'lost' });
   // Without one, the next work says so.
   if (++lossesInARow <= mostLosses) device().catch(() => undefined);
