@@ -3,8 +3,8 @@
  * train on normal images, inspect held-out good and defective ones, measure against the exact masks; then heat maps and
  * one HTML report to look at. Nothing is downloaded, the encoder is the embedded one.
  */
-import { mkdir, rm } from 'node:fs/promises';
-import { dirname, join, relative, resolve } from 'node:path';
+import { rm } from 'node:fs/promises';
+import { join, relative, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
 import { preprocessMask } from '../data/preprocess.ts';
@@ -23,7 +23,7 @@ import { resolveEncoder } from './encoder-store.ts';
 import { outcomeRates, ratesInWords, type Outcome } from './evaluation.ts';
 import { metricsTable } from './evaluation-table.ts';
 import { writeFileAtomic } from './files.ts';
-import { encodePng, imageFileSource, thumbnail } from './images.ts';
+import { imageFileSource, thumbnail, writePng } from './images.ts';
 import { writeProceduralSet } from './procedural-files.ts';
 import { imageUri, renderReport, type ReportImage, type ReportSection } from './report.ts';
 
@@ -167,8 +167,7 @@ async function runTexture(texture: string, out: string, engine: Engine, encoder:
       outcomes.push({ file, score, defect, label, flagged: verdict === 'defective' });
       const heatmap = overlayOf(image, inspection, mask ? [{ mask, colour: TRUTH_OUTLINE }] : []);
       const heatmapFile = join(out, 'heatmaps', texture, path.slice('test/'.length));
-      await mkdir(dirname(heatmapFile), { recursive: true });
-      await writeFileAtomic(heatmapFile, await encodePng(heatmap));
+      await writePng(heatmapFile, heatmap);
       images.push({
         name: path.slice('test/'.length), score, verdict, truth: defect,
         source: await imageUri(await thumbnail(image, PREVIEW_SIZE)),

@@ -7,7 +7,7 @@
  */
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readFile, rm, stat } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { homedir, tmpdir } from 'node:os';
 import { basename, dirname, extname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -20,7 +20,7 @@ import { loadEncoderWeights, sha256Hex } from '../weights/encoder.ts';
 import type { EncoderArchitecture, EncoderWeights } from '../weights/encoder.ts';
 import { downloadFile } from './download.ts';
 import type { DownloadProgress } from './download.ts';
-import { fileError, readFileChecked, writeFileAtomic } from './files.ts';
+import { fileError, makeFolder, readFileChecked, writeFileAtomic } from './files.ts';
 
 export interface ResolveEncoderOptions {
   /** Where downloads are kept; {@link defaultCacheDir} unless given. */
@@ -64,9 +64,7 @@ export async function resolveEncoder(nameOrPath?: string, options: ResolveEncode
   if (options.offline) {
     throw new WeightsError('weights-not-found', `The encoder "${name}" is not in the cache, and downloads are switched off.\n${byHand(entry, cacheDir)}`);
   }
-  await mkdir(cacheDir, { recursive: true }).catch((error: unknown) => {
-    throw fileError(cacheDir, error, 'written');
-  });
+  await makeFolder(cacheDir);
   const failures: { source: DownloadSource; error: Error }[] = [];
   for (const source of sources) {
     const path = cachePath(cacheDir, entry, source);

@@ -4,7 +4,7 @@
  * reports is turned into an InputError that names the file and what to do.
  */
 import { randomBytes } from 'node:crypto';
-import { open, readFile, rename, rm } from 'node:fs/promises';
+import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
 import { InputError } from '../errors.ts';
 
 /**
@@ -26,6 +26,16 @@ export async function writeFileAtomic(path: string, bytes: Uint8Array | string):
     await rm(beside, { force: true }).catch(() => {}); // the first error is the one to report
     throw fileError(path, error, 'written');
   }
+}
+
+/**
+ * Makes a folder, and those above it, where it is missing.
+ * @throws {InputError} when the place is not writable or a part of the path is a file
+ */
+export async function makeFolder(path: string): Promise<void> {
+  await mkdir(path, { recursive: true }).catch((cause: unknown) => {
+    throw fileError(path, cause, 'written');
+  });
 }
 
 /**

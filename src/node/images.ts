@@ -4,9 +4,10 @@
  * profiles ignored. Beyond that the EXIF orientation is applied, and a file that is cut short or damaged is refused.
  */
 import { readFile, stat } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { checkRasterImage, type ImageSource, type RasterImage } from '../data/image.ts';
 import { InputError } from '../errors.ts';
-import { fileError } from './files.ts';
+import { fileError, makeFolder, writeFileAtomic } from './files.ts';
 
 /** A larger image is refused: as RGB alone it takes 300 MB. */
 export const MAX_PIXELS = 100_000_000;
@@ -128,6 +129,12 @@ function checkPixels(width: number, height: number, path: string): void {
 /** The picture as a PNG file's bytes. */
 export async function encodePng(image: RasterImage): Promise<Uint8Array> {
   return (await sharpOf(image)).png().toBuffer();
+}
+
+/** The picture as a PNG file, whole or not there; its folder is made. @throws InputError where it can't be written */
+export async function writePng(path: string, image: RasterImage): Promise<void> {
+  await makeFolder(dirname(path));
+  await writeFileAtomic(path, await encodePng(image));
 }
 
 /** The picture as a JPEG file's bytes, for what is only looked at. */

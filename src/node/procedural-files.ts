@@ -1,10 +1,7 @@
 /** A drawn data set as files: PNG in MVTec AD's layout, masks included. */
-import { mkdir } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { proceduralSet, type ProceduralSetOptions } from '../data/procedural.ts';
-import type { RasterImage } from '../data/image.ts';
-import { writeFileAtomic } from './files.ts';
-import { encodePng } from './images.ts';
+import { writePng } from './images.ts';
 
 /** @param onProgress told after each image how many are drawn, and of how many */
 export async function writeProceduralSet(folder: string, options: ProceduralSetOptions, onProgress?: (done: number, total: number) => void): Promise<void> {
@@ -15,9 +12,4 @@ export async function writeProceduralSet(folder: string, options: ProceduralSetO
     if (maskPath !== undefined) await writePng(join(folder, maskPath), { width: image.width, height: image.height, channels: 1, data: mask });
     onProgress?.(i + 1, samples.length);
   }
-}
-
-async function writePng(path: string, image: RasterImage): Promise<void> {
-  await mkdir(dirname(path), { recursive: true });
-  await writeFileAtomic(path, await encodePng(image));
 }

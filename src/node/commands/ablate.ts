@@ -2,12 +2,11 @@
  * `inp-former ablate`: trains variants of the detector with one part changed on the user's own data, measures each, and shows
  * in one table what the parts are worth there. The models stay, to be looked at with `inspect`.
  */
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ablate as runVariants, findVariants, type AblationResult } from '../../train/ablation.ts';
 import { openDatasets, readMask, splitCategories } from '../dataset.ts';
 import { limitPerFolder } from '../evaluation.ts';
-import { fileError, writeFileAtomic } from '../files.ts';
+import { makeFolder, writeFileAtomic } from '../files.ts';
 import { imageFileSource } from '../images.ts';
 import { openSpillFile } from '../spill.ts';
 import { duration, table, type CommandContext, type CommonOptions } from './context.ts';
@@ -36,9 +35,7 @@ export async function ablate(options: AblateCommandOptions, context: CommandCont
   const { categories } = await openDatasets([data], { purpose: 'testing', warn: (text) => context.warn(text) });
   const split = splitCategories(categories, { limit });
   const tests = categories.flatMap(({ folder, tests: own }) => limitPerFolder(own, limitPerClass).map((test) => ({ ...test, folder })));
-  await mkdir(out, { recursive: true }).catch((cause: unknown) => {
-    throw fileError(out, cause, 'written');
-  });
+  await makeFolder(out);
   context.field('Images', `${split.rules.join('; ')}; ${tests.length} are tested`);
   context.field('Variants', `${variants.length}, ${steps} steps each: ${variants.map(({ name }) => name).join(', ')}`);
   const encoder = await openEncoder(options.encoder, context);

@@ -49,7 +49,7 @@ export class CommandContext {
 
   /** A name and a value, aligned with the others. */
   field(name: string, value: string): void {
-    this.say(`${name.padEnd(13)}${value}`);
+    this.say(`${name.padEnd(12)} ${value}`);
   }
 
   /** Something that the user should know but that stops nothing. */

@@ -2,7 +2,7 @@
  * `inp-former inspect`: score, verdict, regions and a heat-map overlay for each image. An image that can't be read is
  * reported and left out; the others are inspected all the same, and the exit code says 1 in the end.
  */
-import { mkdir, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { basename, dirname, extname, join } from 'node:path';
 import type { RasterImage } from '../../data/image.ts';
 import { allImages } from '../../data/layout.ts';
@@ -12,7 +12,7 @@ import { FOUND_OUTLINE, overlay } from '../../inspect/heatmap.ts';
 import { Inspector, type Inspection, type InspectOptions } from '../../inspect/inspector.ts';
 import { calibrationFor, type ModelMetadata } from '../../inspect/model-file.ts';
 import type { Precision } from '../../model/parameters.ts';
-import { fileError, readFileChecked, writeFileAtomic } from '../files.ts';
+import { makeFolder, readFileChecked, writeFileAtomic } from '../files.ts';
 import { listFolder } from '../folders.ts';
 import { decodeImageFile, encodePng } from '../images.ts';
 import { duration, type CommandContext, type CommonOptions } from './context.ts';
@@ -56,9 +56,7 @@ export async function inspect(given: readonly string[], options: InspectCommandO
   const bytes = await readFileChecked(model);
   const metadata = Inspector.readMetadata(bytes, model);
   calibrationFor(metadata, category); // refuses a category that the model does not know
-  await mkdir(out, { recursive: true }).catch((cause: unknown) => {
-    throw fileError(out, cause, 'written');
-  });
+  await makeFolder(out);
   const framing = inspectOptions(options, metadata, context.signal);
   if (options.compare && !options.prototypes) throw new UsageError('--compare shows the prototypes of another model beside: add --prototypes.');
   const encoder = await openEncoderOf(metadata, options.encoder, context);

@@ -1,8 +1,8 @@
 /** The file that a command will write: finds out first, not after the work, that it can't be. */
-import { mkdir, rm, stat } from 'node:fs/promises';
+import { rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { InputError } from '../../errors.ts';
-import { fileError, writeFileAtomic } from '../files.ts';
+import { makeFolder, writeFileAtomic } from '../files.ts';
 
 /**
  * Makes the folder of `out` where it is missing, and tries to write there.
@@ -14,9 +14,7 @@ export async function prepareOutputFile(out: string, kind: string, example: stri
   if (await stat(out).then((info) => info.isDirectory(), () => false)) {
     throw new InputError(`${out}: this is a folder; ${option} names the ${kind}, e.g. ${join(out, example)}.`, { file: out });
   }
-  await mkdir(dirname(out), { recursive: true }).catch((cause: unknown) => {
-    throw fileError(dirname(out), cause, 'written');
-  });
+  await makeFolder(dirname(out));
   const probe = `${out}.${process.pid}.tmp`;
   await writeFileAtomic(probe, 'inp-former\n');
   await rm(probe, { force: true });

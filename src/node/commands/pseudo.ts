@@ -2,14 +2,13 @@
  * `inp-former pseudo`: samples of the defects that a segmentation head would be trained on, to see whether they are any like
  * real ones: the image, its mask, and normal image, result and mask side by side.
  */
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { RasterImage } from '../../data/image.ts';
 import type { DefectKind } from '../../data/pseudo-anomaly.ts';
 import { UsageError } from '../../errors.ts';
 import { pseudoAnomalies } from '../../train/pseudo-samples.ts';
 import { openDatasets } from '../dataset.ts';
-import { fileError, writeFileAtomic } from '../files.ts';
+import { makeFolder, writeFileAtomic } from '../files.ts';
 import { encodePng, imageFileSource } from '../images.ts';
 import { anomalySources, type AnomalySourceOptions } from './anomaly-sources.ts';
 import type { CommandContext } from './context.ts';
@@ -31,7 +30,7 @@ export async function pseudo(options: PseudoCommandOptions, context: CommandCont
   const images = categories.flatMap(({ folder, train }) => train.map((path) => imageFileSource(join(folder, path))));
   const samples: { name: string; source: string; kind: DefectKind; defectiveShare: number }[] = [];
   for await (const { image, mask, kind, source, normal } of pseudoAnomalies({ images, count, resize, crop, seed, ...sources, signal: context.signal })) {
-    if (samples.length === 0) await mkdir(out, { recursive: true }).catch((cause: unknown) => { throw fileError(out, cause, 'written'); });
+    if (samples.length === 0) await makeFolder(out);
     const name = String(samples.length).padStart(3, '0');
     const picture: RasterImage = { width: crop, height: crop, channels: 1, data: mask.map((value) => 255 * value) };
     await writeFileAtomic(join(out, `${name}_image.png`), await encodePng(image));

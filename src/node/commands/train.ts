@@ -4,7 +4,7 @@
  * that is stopped leaves `<out>.checkpoint`, from which `--resume` goes on.
  */
 import { existsSync } from 'node:fs';
-import { mkdir, readFile, rm, stat } from 'node:fs/promises';
+import { readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { sizeInWords, toSize, type Size } from '../../data/preprocess.ts';
 import { InputError, UsageError } from '../../errors.ts';
@@ -14,7 +14,7 @@ import type { DecoderKind, Method } from '../../model/config.ts';
 import { trainInspector, type CheckpointStore, type PlusOptions } from '../../train/train.ts';
 import type { EncoderWeights } from '../../weights/encoder.ts';
 import { modelFileName, openDatasets, splitCategories, type OpenCategory } from '../dataset.ts';
-import { fileError, readFileChecked, writeFileAtomic } from '../files.ts';
+import { fileError, makeFolder, readFileChecked, writeFileAtomic } from '../files.ts';
 import { openSpillFile } from '../spill.ts';
 import { anomalySources } from './anomaly-sources.ts';
 import { byteSize, duration, type CommandContext, type CommonOptions } from './context.ts';
@@ -264,9 +264,7 @@ async function prepareFolder(out: string): Promise<void> {
   if (await stat(out).then((info) => !info.isDirectory(), () => false)) {
     throw new InputError(`${out}: this is a file; with --setting single --out names the folder of the models.`, { file: out });
   }
-  await mkdir(out, { recursive: true }).catch((cause: unknown) => {
-    throw fileError(out, cause, 'written');
-  });
+  await makeFolder(out);
 }
 
 function checkpointStore(path: string): CheckpointStore {
